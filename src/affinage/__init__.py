@@ -1,0 +1,33 @@
+"""affinage makes BERT-family encoders small and fast, and says exactly what that cost."""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+# Public name -> module. Resolved on first use, so that `import affinage` needs neither torch nor transformers.
+_PUBLIC = {
+    "AffinageError": "affinage.errors",
+    "InputError": "affinage.errors",
+    "Recipe": "affinage.recipe",
+    "Report": "affinage.report.report",
+    "Predictor": "affinage.runtime.predictor",
+    "load": "affinage.runtime.predictor",
+    "pretrain": "affinage.workflows.pretrain",
+    "distil": "affinage.workflows.distil",
+    "finetune": "affinage.workflows.finetune",
+    "evaluate": "affinage.workflows.evaluate",
+    "inspect": "affinage.workflows.inspect",
+    "predict": "affinage.workflows.predict",
+}
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'affinage' has no attribute '{name}'")
+    return getattr(import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

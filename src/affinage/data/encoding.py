@@ -1,0 +1,246 @@
+"""How texts become rows of token ids with offsets: singles, pairs, and overlapping windows over long texts.
+
+Works on a `tokenizers.Tokenizer` and leaves its truncation and padding settings alone: texts are encoded whole and cut
+here. Special tokens and type ids are those of the tokenizer's own template. Letters: T tokens of a row, W words.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from affinage.errors import InputError
+
+Ints = NDArray[np.int64]
+
+_CHUNK = 1024  # texts encoded at a time: bounds the memory of tokenizers' own objects
+_SPACE_PIECES = frozenset("▁Ġ")  # a piece that is only a word boundary (Metaspace, byte-level)
+_VISIBLE = re.compile(r"\S")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row for the encoder. Offsets never begin or end with white space; a token that is only white space, and a
+    special token, has an empty one."""
+
+    example: int
+    """index of the text (or pair, or question) it came from"""
+    input_ids: Ints
+    """(T,)"""
+    type_ids: Ints
+    """(T,) 0, or 1 on the second text where the tokenizer's template says so"""
+    offsets: Ints
+    """(T, 2) start and end characters in the original text (of the pair: in the text that the token belongs to)"""
+    sequence_ids: Ints
+    """(T,) -1 special, 0 first text, 1 second text"""
+    truncated: bool = False
+    """whether some of the text is in no row"""
+
+
+class _Tokens(NamedTuple):
+    """A text without special tokens: ids (T,) and offsets (T, 2)."""
+
+    ids: Ints
+    offsets: Ints
+
+
+@dataclass(frozen=True)
+class _Template:
+    """The special tokens around one text, or around and between two, and the type id of every part."""
+
+    special_ids: tuple[Ints, ...]
+    special_types: tuple[Ints, ...]
+    text_types: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """How many special tokens a row has."""
+        return sum(map(len, self.special_ids))
+
+    def fill(self, example: int, *texts: _Tokens, truncated: bool = False) -> Row:
+        """The row that holds these texts."""
+        ids, types, offsets, sequences = [], [], [], []
+        for i, (special, special_types) in enumerate(zip(self.special_ids, self.special_types, strict=True)):
+            ids.append(special)
+            types.append(special_types)
+            offsets.append(np.zeros((len(special), 2), np.int64))
+            sequences.append(np.full(len(special), -1, np.int64))
+            if i < len(texts):
+                ids.append(texts[i].ids)
+                types.append(np.full(len(texts[i].ids), self.text_types[i], np.int64))
+                offsets.append(texts[i].offsets)
+                sequences.append(np.full(len(texts[i].ids), i, np.int64))
+        joined = [np.concatenate(parts) for parts in (ids, types, offsets, sequences)]
+        return Row(example, joined[0], joined[1], joined[2], joined[3], truncated)
+
+
+def encode_texts(tokenizer: Tokenizer, texts: Sequence[str], *, max_length: int) -> list[Row]:
+    """One row a text, cut on the right to `max_length` tokens, special tokens included."""
+    tokenizer = _unbounded(tokenizer)
+    template = _template(tokenizer, 1)
+    room = _room(template, max_length)
+    return [
+        template.fill(i, _cut(tokens, 0, room), truncated=len(tokens.ids) > room)
+        for i, tokens in enumerate(_encode(tokenizer, texts))
+    ]
+
+
+def encode_pairs(tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]], *, max_length: int) -> list[Row]:
+    """One row a pair; tokens are taken off the end of the longer text first."""
+    tokenizer = _unbounded(tokenizer)
+    template = _template(tokenizer, 2)
+    room = _room(template, max_length)
+    encoded = zip(_encode(tokenizer, (p[0] for p in pairs)), _encode(tokenizer, (p[1] for p in pairs)), strict=True)
+    rows = []
+    for i, (first, second) in enumerate(encoded):
+        a, b = len(first.ids), len(second.ids)
+        cut = a + b > room
+        if cut:
+            shorter = min(a, b, room // 2)
+            a, b = (shorter, room - shorter) if a <= b else (room - shorter, shorter)
+        rows.append(template.fill(i, _cut(first, 0, a), _cut(second, 0, b), truncated=cut))
+    return rows
+
+
+def encode_windows(tokenizer: Tokenizer, texts: Sequence[str], *, max_length: int, stride: int) -> list[Row]:
+    """One or more rows a text: windows of up to `max_length` tokens, neighbours sharing `stride` tokens."""
+    tokenizer = _unbounded(tokenizer)
+    template = _template(tokenizer, 1)
+    room = _room(template, max_length)
+    rows = []
+    for i, tokens in enumerate(_encode(tokenizer, texts)):
+        for start in _starts(len(tokens.ids), room, stride, f"text {i}"):
+            rows.append(template.fill(i, _cut(tokens, start, start + room)))
+    return rows
+
+
+def encode_questions(
+    tokenizer: Tokenizer, questions: Sequence[str], contexts: Sequence[str], *, max_length: int, stride: int
+) -> list[Row]:
+    """One or more rows a question: the whole question, then a window of its context; windows share `stride` tokens.
+
+    Raises: InputError where a question leaves no room for its context.
+    """
+    tokenizer = _unbounded(tokenizer)
+    template = _template(tokenizer, 2)
+    rows = []
+    distinct = dict.fromkeys(contexts)  # several questions ask about the same context: it is encoded once
+    encoded = dict(zip(distinct, _encode(tokenizer, distinct), strict=True))
+    for i, (question, text) in enumerate(zip(_encode(tokenizer, questions), contexts, strict=True)):
+        context = encoded[text]
+        room = max_length - template.size - len(question.ids)
+        where = f"question {i} ('{questions[i][:40]}…', {len(question.ids)} tokens)"
+        for start in _starts(len(context.ids), room, stride, where):
+            rows.append(template.fill(i, question, _cut(context, start, start + room)))
+    return rows
+
+
+def first_token_of_words(row: Row, spans: Sequence[tuple[int, int]]) -> Ints:
+    """(W,) index in the row of the token that covers each word's first character; -1 where no token does.
+
+    Looks at the row's only text (sequence id 0). Several tokens may cover one character (bytes): the first is taken.
+    """
+    tokens = np.flatnonzero((row.sequence_ids == 0) & (row.offsets[:, 1] > row.offsets[:, 0]))
+    starts = np.fromiter((s for s, _ in spans), np.int64, len(spans))
+    if not len(tokens) or not len(starts):
+        return np.full(len(starts), -1, np.int64)
+    place = np.searchsorted(row.offsets[tokens, 1], starts, side="right")  # first token that ends after the character
+    found = tokens[np.minimum(place, len(tokens) - 1)]
+    inside = (place < len(tokens)) & (row.offsets[found, 0] <= starts)
+    return np.where(inside, found, -1)
+
+
+def span_target(row: Row, answer_start: int, answer_text: str) -> tuple[int, int]:
+    """First and last token (inclusive) of the answer in this window of its context.
+
+    (0, 0), the <cls> token, where the answer is empty or not wholly inside. Where a token holds more than the answer,
+    the span is the smallest one that holds it all.
+    """
+    start = answer_start + len(answer_text) - len(answer_text.lstrip())
+    end = start + len(answer_text.strip())
+    tokens = np.flatnonzero((row.sequence_ids == 1) & (row.offsets[:, 1] > row.offsets[:, 0]))
+    if start == end or not len(tokens):
+        return 0, 0
+    starts, ends = row.offsets[tokens, 0], row.offsets[tokens, 1]
+    if start < starts[0] or end > ends[-1]:
+        return 0, 0
+    first = int(np.searchsorted(ends, start, side="right"))
+    last = int(np.searchsorted(starts, end, side="left")) - 1
+    return (int(tokens[first]), int(tokens[last])) if first <= last else (0, 0)
+
+
+def _encode(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[_Tokens]:
+    """Every text as tokens without special tokens, offsets trimmed to visible characters."""
+    remaining = iter(texts)
+    while chunk := list(islice(remaining, _CHUNK)):
+        for text, encoding in zip(chunk, tokenizer.encode_batch(chunk, add_special_tokens=False), strict=True):
+            offsets = np.array(encoding.offsets, np.int64).reshape(-1, 2)
+            # Metaspace's "▁" before the first word of a text claims that word's first letter: it stands for no letter.
+            for i, piece in enumerate(encoding.tokens):
+                if piece in _SPACE_PIECES:
+                    offsets[i, 1] = offsets[i, 0]
+            yield _Tokens(np.array(encoding.ids, np.int64), _trim(text, offsets))
+
+
+def _trim(text: str, offsets: Ints) -> Ints:
+    """(T, 2) offsets without the white space at their ends; (start, start) where nothing else is left."""
+    visible = np.fromiter((m.start() for m in _VISIBLE.finditer(text)), np.int64)
+    first = np.searchsorted(visible, offsets[:, 0])
+    after = np.searchsorted(visible, offsets[:, 1])
+    trimmed = np.stack([offsets[:, 0], offsets[:, 0]], axis=1)
+    kept = np.flatnonzero(after > first)
+    trimmed[kept, 0] = visible[first[kept]]
+    trimmed[kept, 1] = visible[after[kept] - 1] + 1
+    return trimmed
+
+
+def _unbounded(tokenizer: Tokenizer) -> Tokenizer:
+    """The tokenizer without truncation and padding: a copy where it has them, for its state belongs to the caller."""
+    if tokenizer.truncation is None and tokenizer.padding is None:
+        return tokenizer
+    copy = Tokenizer.from_str(tokenizer.to_str())
+    copy.no_truncation()
+    copy.no_padding()
+    return copy
+
+
+def _template(tokenizer: Tokenizer, texts: int) -> _Template:
+    """The tokenizer's own template for one or two texts, read off an encoding of a letter (or of two)."""
+    sample = tokenizer.encode("a", "a" if texts == 2 else None)
+    sequence = [-1 if s is None else s for s in sample.sequence_ids]
+    ids, types = np.array(sample.ids, np.int64), np.array(sample.type_ids, np.int64)
+    if any(i not in sequence for i in range(texts)):
+        raise InputError("the tokenizer gives no token for the letter 'a': it cannot be used for text")
+    first = [sequence.index(i) for i in range(texts)]
+    last = [len(sequence) - sequence[::-1].index(i) for i in range(texts)]
+    gaps = [slice(a, b) for a, b in zip([0, *last], [*first, len(sequence)], strict=True)]
+    return _Template(tuple(ids[g] for g in gaps), tuple(types[g] for g in gaps), tuple(int(types[i]) for i in first))
+
+
+def _room(template: _Template, max_length: int) -> int:
+    """Tokens left for text in a row. Raises: InputError where there are none."""
+    if max_length <= template.size:
+        raise InputError(f"max_length {max_length} leaves no room: {template.size} tokens of a row are special tokens")
+    return max_length - template.size
+
+
+def _starts(length: int, room: int, stride: int, where: str) -> range:
+    """First token of every window of `room` tokens over `length` tokens, neighbours sharing `stride`.
+
+    Raises: InputError where the windows would not move on.
+    """
+    if room < 1 or stride < 0 or (length > room and stride >= room):
+        raise InputError(
+            f"{where}: {max(room, 0)} tokens of a row are left for {length} tokens of text, windows sharing {stride}; "
+            "use a shorter question, a larger max_length or a smaller stride (below what is left)"
+        )
+    return range(1) if length <= room else range(0, length - stride, room - stride)
+
+
+def _cut(tokens: _Tokens, start: int, end: int) -> _Tokens:
+    return _Tokens(tokens.ids[start:end], tokens.offsets[start:end])

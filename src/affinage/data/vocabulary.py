@@ -1,0 +1,138 @@
+"""Training a vocabulary, and what the pieces of one vocabulary are in another."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+from affinage.errors import InputError
+from affinage.recipe import TokenizerSpec
+
+SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+_WORD_MARK = "▁"
+_BYTE_LEVEL_MARK = "Ġ"
+_FREQUENT = 10
+"""Occurrences from which a whole word is a candidate piece."""
+_MAX_LINE = 2_000
+"""Characters of a line that the vocabulary is learned from; Unigram training slows down on longer ones."""
+
+
+def train_unigram(lines: Iterable[str], spec: TokenizerSpec, *, max_length: int) -> PreTrainedTokenizerFast:
+    """A SentencePiece-like Unigram tokenizer (Kudo 2018, arXiv:1804.10959) with CamemBERT's template.
+
+    Punctuation stands apart and an apostrophe ends its piece (l'|école), so that no piece crosses the border of a word.
+
+    Raises: InputError where the text is too small for the vocabulary asked for.
+    """
+    normalizer = normalizers.Sequence(
+        [normalizers.NFKC(), normalizers.Replace("’", "'"), normalizers.Replace("\t", " ")]
+    )
+    pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Metaspace(replacement=_WORD_MARK, prepend_scheme="first"),
+            pre_tokenizers.Split(Regex(rf"[^\w\s'{_WORD_MARK}]"), behavior="isolated"),
+            pre_tokenizers.Split("'", behavior="merged_with_previous"),
+        ]
+    )
+    texts, words = [], Counter[str]()
+    for line in _sample(lines, spec.training_bytes):
+        pre_tokens = [piece for piece, _ in pre_tokenizer.pre_tokenize_str(normalizer.normalize_str(line))]
+        words.update(pre_tokens)
+        texts.append(" ".join(pre_tokens))
+    # The trainer takes as candidates what occurs in two different words, so that a frequent word which is part of no
+    # other (était, chez, l') would never become a piece. A second form of each, once, makes it a candidate.
+    texts.append(" ".join(f"{word}0" for word, count in words.items() if count >= _FREQUENT and len(word) > 1))
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    trainer = trainers.UnigramTrainer(
+        vocab_size=spec.vocab_size,
+        special_tokens=list(SPECIAL_TOKENS),
+        unk_token="<unk>",
+        show_progress=False,
+        max_piece_length=16,
+    )
+    try:
+        tokenizer.train_from_iterator(texts, trainer)
+    except Exception as error:  # tokenizers raises a bare Exception; this is its rim
+        raise InputError(f"the vocabulary could not be trained: {error}") from error
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, pre_tokenizer
+    tokenizer.decoder = decoders.Metaspace(replacement=_WORD_MARK, prepend_scheme="first")
+    if tokenizer.get_vocab_size() < 0.9 * spec.vocab_size:
+        raise InputError(
+            f"the corpus yields {tokenizer.get_vocab_size()} pieces of the {spec.vocab_size} asked for; give more text "
+            "or --set student.tokenizer.vocab_size=…"
+        )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<s>",
+        cls_token="<s>",
+        pad_token="<pad>",
+        eos_token="</s>",
+        sep_token="</s>",
+        unk_token="<unk>",
+        mask_token="<mask>",
+        model_max_length=max_length,
+        model_input_names=["input_ids", "attention_mask"],
+    )
+
+
+def _sample(lines: Iterable[str], budget: int) -> Iterator[str]:
+    """Lines up to `budget` bytes of UTF-8; the caller spreads them over the corpus."""
+    spent = 0
+    for line in lines:
+        spent += len(line.encode())
+        if spent > budget:
+            return
+        yield from (line[i : i + _MAX_LINE] for i in range(0, len(line), _MAX_LINE))
+
+
+def starts_word(tokenizer: PreTrainedTokenizerFast) -> list[bool]:
+    """For each id, whether its piece starts a word (special tokens do): by the mark of the vocabulary's kind."""
+    vocabulary = tokenizer.get_vocab()
+    continues = _continuation_test(vocabulary)
+    flags = [True] * (max(vocabulary.values()) + 1)
+    for piece, index in vocabulary.items():
+        flags[index] = index in tokenizer.all_special_ids or not continues(piece)
+    return flags
+
+
+def parts_in(old: PreTrainedTokenizerFast, new: PreTrainedTokenizerFast) -> list[list[int]]:
+    """For each id of `new`, the ids of `old` whose mean embedding starts it.
+
+    A shared piece (same text, same place in a word) is one id, a special token the one of the same role, any other
+    piece the pieces that `old` cuts its text into; none where `old` knows no part of it.
+    """
+    roles = ("cls_token_id", "pad_token_id", "sep_token_id", "unk_token_id", "mask_token_id")
+    special = {getattr(new, role): getattr(old, role) for role in roles if getattr(old, role) is not None}
+    continues_old, continues_new = _continuation_test(old.get_vocab()), _continuation_test(new.get_vocab())
+    known = {(_surface(p), continues_old(p)): i for p, i in old.get_vocab().items() if i not in old.all_special_ids}
+    parts: list[list[int]] = [[] for _ in range(max(new.get_vocab().values()) + 1)]
+    for piece, index in new.get_vocab().items():
+        key = (_surface(piece), continues_new(piece))
+        if index in special:
+            parts[index] = [special[index]]
+        elif key in known:
+            parts[index] = [known[key]]
+        elif key[0]:
+            pieces = old.backend_tokenizer.encode(key[0], add_special_tokens=False).ids
+            parts[index] = [i for i in pieces if i != old.unk_token_id]
+    return parts
+
+
+def _continuation_test(vocabulary: dict[str, int]):  # type: ignore[no-untyped-def]
+    """A function of a piece: does it continue a word? WordPiece marks continuations, the others mark beginnings."""
+    if any(piece.startswith("##") for piece in vocabulary):
+        return lambda piece: piece.startswith("##")
+    mark = _WORD_MARK if any(piece.startswith(_WORD_MARK) for piece in vocabulary) else _BYTE_LEVEL_MARK
+    return lambda piece: not piece.startswith(mark) and piece[:1].isalnum()
+
+
+def _surface(piece: str) -> str:
+    """The text of a piece without the mark of its vocabulary's kind."""
+    if piece.startswith("##"):
+        return piece[2:]
+    return piece.lstrip(_WORD_MARK + _BYTE_LEVEL_MARK)

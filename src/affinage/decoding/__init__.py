@@ -1,0 +1,1 @@
+"""What logits say: labels, entities, answers, zero-shot labels, masked words. NumPy only."""

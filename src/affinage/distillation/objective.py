@@ -1,0 +1,96 @@
+"""A student, its teacher and the weighted losses between them, as one module to train."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+import affinage.losses  # noqa: F401  (registers every loss)
+from affinage.data.rows import to_batch
+from affinage.errors import InputError
+from affinage.losses.base import DistillationLoss, distillation_losses
+from affinage.models.encoder import forward_masked_lm
+from affinage.recipe import Component
+from affinage.signals import Batch, Signals
+
+
+def build_losses(components: Sequence[Component], *, teacher: bool) -> tuple[DistillationLoss, ...]:
+    """The losses a recipe names. Raises: InputError for every unknown name or parameter, and for a missing teacher."""
+    if not components:
+        raise InputError("the recipe names no losses; see: affinage list losses")
+    losses, problems = [], []
+    for component in components:
+        try:
+            loss = distillation_losses.build(component.name, component.params)
+        except InputError as error:
+            problems.append(str(error))
+            continue
+        if loss.teacher_needs and not teacher:
+            problems.append(f"loss '{component.name}' compares with a teacher, and there is none when pre-training")
+        losses.append(loss)
+    if problems:
+        raise InputError("the recipe's losses:\n  " + "\n  ".join(problems))
+    return tuple(losses)
+
+
+class Objective(nn.Module):
+    """Sums of K losses over a batch. The teacher is held, not owned: it is frozen and never saved."""
+
+    weights: Tensor
+
+    def __init__(
+        self, student: PreTrainedModel, components: Sequence[Component], *, teacher: PreTrainedModel | None = None
+    ) -> None:
+        super().__init__()
+        self.student = student
+        self.names = tuple(_unique(component.name for component in components))
+        self._losses = build_losses(components, teacher=teacher is not None)
+        self.register_buffer("weights", torch.tensor([c.weight for c in components]), persistent=False)
+        self._teacher = () if teacher is None else (teacher.eval().requires_grad_(False),)
+        self._needs: frozenset[str] = frozenset().union(*(loss.needs for loss in self._losses))
+        self._teacher_needs: frozenset[str] = frozenset().union(*(loss.teacher_needs for loss in self._losses))
+
+    def counts(self, inputs: dict[str, Tensor]) -> Tensor:
+        """(K,) places each loss sums over."""
+        batch = to_batch(**inputs)
+        return torch.stack([loss.positions(batch).sum() for loss in self._losses])
+
+    def loss_parameters(self) -> dict[str, Tensor]:
+        """Parameters the losses own; none of today's losses has any."""
+        return {}
+
+    def forward(self, input_ids: Tensor, segments: Tensor, labels: Tensor) -> Tensor:
+        """(K,) sums of the losses over (B, T) inputs."""
+        batch = to_batch(input_ids, segments, labels)
+        batch = replace(batch, selected=self._selected(batch))
+        ours = forward_masked_lm(self.student, batch, self._needs)
+        theirs = self._teacher_signals(batch)
+        return torch.stack([loss(ours, theirs, batch).total for loss in self._losses])
+
+    def _selected(self, batch: Batch) -> Tensor:
+        """(B, T) bool: where any loss wants vocabulary logits; the head is computed nowhere else."""
+        wanted = torch.zeros_like(batch.mask)
+        for loss in self._losses:
+            if "head" in loss.needs:
+                wanted |= loss.positions(batch)
+        return wanted
+
+    @torch.no_grad()
+    def _teacher_signals(self, batch: Batch) -> Signals:
+        if not self._teacher or not self._teacher_needs:
+            return Signals()
+        teacher = self._teacher[0]
+        if teacher.device != batch.input_ids.device:
+            teacher.to(batch.input_ids.device)
+        return forward_masked_lm(teacher, batch, self._teacher_needs)
+
+
+def _unique(names: Iterable[str]) -> Iterator[str]:
+    """Names with a number behind the second and later use, so that each loss is logged by itself."""
+    seen: Counter[str] = Counter()
+    for name in names:
+        seen[name] += 1
+        yield name if seen[name] == 1 else f"{name}_{seen[name]}"

@@ -1,0 +1,43 @@
+"""The errors a person can meet: each says where, what came, what is allowed and what to do."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class AffinageError(Exception):
+    """Base of every error that affinage raises on purpose; the command line prints it and exits with `exit_code`."""
+
+    exit_code: int = 2
+
+
+class InputError(AffinageError):
+    """What the user gave cannot be used: a path, a name, a value, a file, a model."""
+
+
+class DataError(InputError):
+    """A row of a data file cannot be used. The message starts with `file:line`."""
+
+
+class MissingExtra(InputError):
+    """An optional dependency is not installed; the message names the extra that brings it."""
+
+    def __init__(self, module: str, extra: str) -> None:
+        super().__init__(f"this needs the package '{module}'; install it with: pip install 'affinage[{extra}]'")
+
+
+class CheckFailed(AffinageError):
+    """A check that the user asked for did not pass (exit code 1)."""
+
+    exit_code = 1
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    """One sentence for an unknown name, with the nearest known ones.
+
+    >>> unknown("task", "sentimant", ["sentiment", "ner"])
+    "unknown task 'sentimant'. Did you mean 'sentiment'? Known: ner, sentiment"
+    """
+    names = sorted(known)
+    close = get_close_matches(name, names, n=1, cutoff=0.6)
+    hint = f" Did you mean '{close[0]}'?" if close else ""
+    return f"unknown {kind} '{name}'.{hint} Known: {', '.join(names) or 'none'}"

@@ -1,0 +1,1 @@
+"""How good a model is: metrics, intervals, evaluation over a data set, footprint."""

@@ -1,0 +1,180 @@
+"""How well a model does on the examples of a task: rows through the model, decoded, scored with intervals."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from affinage.data.collate import pad_rows
+from affinage.data.encoding import Row, first_token_of_words
+from affinage.data.examples import Example, PairExample, SpanExample, TextExample, TokenExample
+from affinage.data.features import Fitted, encode, fitted
+from affinage.data.task import Task
+from affinage.data.words import join_words
+from affinage.decoding.entities import word_tags, words_over_windows
+from affinage.decoding.spans import SpanWindow, best_answers
+from affinage.evaluation.intervals import bootstrap_interval
+from affinage.evaluation.metrics import metric
+from affinage.report.report import Score
+
+Prediction = str | tuple[str, ...]
+"""A label; the tags of a sentence; the text of an answer (empty: none)."""
+Reference = str | tuple[str, ...]
+"""A label; the tags of a sentence; every accepted answer (empty: the context holds none)."""
+Logits = tuple[NDArray[np.float32], ...]
+"""What a model said of one row: (C,) of a class; (T, C) of tags; start (T,) and end (T,) of a span."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model predicted and how good that is."""
+
+    scores: tuple[Score, ...]
+    predictions: tuple[Prediction, ...]
+    """one an example, in their order"""
+    fitted: Fitted
+    """examples that were longer than a row"""
+
+    @property
+    def truncated(self) -> int:
+        """Examples whose end the model did not see."""
+        return self.fitted.truncated
+
+
+def evaluate_model(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    task: Task,
+    examples: Sequence[Example],
+    *,
+    max_length: int,
+    stride: int,
+    batch_size: int = 32,
+    name: str = "model",
+    split: str | None = None,
+    seeds: tuple[int, ...] = (),
+) -> Evaluation:
+    """The scores of `model` on `examples` for every metric of the task, with 95 % bootstrap intervals.
+
+    `name`, `split` and `seeds` go into the scores. Labels in the examples are the model's own.
+    """
+    rows = encode(tokenizer.backend_tokenizer, examples, max_length=max_length, stride=stride)
+    predicted = predict_rows(model, examples, rows, pad_id=pad_id(tokenizer), batch_size=batch_size)
+    expected = references(examples)
+    scores = []
+    for measure in map(metric, task.metrics):
+        low, high = bootstrap_interval(measure, predicted, expected)
+        scores.append(
+            Score(
+                model=name,
+                task=task.name,
+                metric=measure.name,
+                value=measure.score(predicted, expected),
+                low=low,
+                high=high,
+                n=len(examples),
+                seeds=seeds,
+                baseline=_majority(expected) if measure.name == "accuracy" else None,
+                split=split,
+            )
+        )
+    return Evaluation(tuple(scores), tuple(predicted), fitted(rows))
+
+
+def predict_rows(
+    model: PreTrainedModel,
+    examples: Sequence[Example],
+    rows: Sequence[Row],
+    *,
+    pad_id: int,
+    batch_size: int = 32,
+) -> list[Prediction]:
+    """What the model predicts for every example, from its rows (`data.features.encode`)."""
+    names = model_labels(model)
+    windows: list[list[tuple[Row, Logits]]] = [[] for _ in examples]
+    for index, logits in sorted(_forward(model, rows, pad_id=pad_id, batch_size=batch_size), key=lambda pair: pair[0]):
+        windows[rows[index].example].append((rows[index], logits))
+    no_answer = any(isinstance(e, SpanExample) and not e.answers for e in examples)
+    predicted: list[Prediction] = []
+    for example, seen in zip(examples, windows, strict=True):
+        match example:
+            case TextExample() | PairExample():
+                predicted.append(names[int(seen[0][1][0].argmax())])
+            case TokenExample():
+                predicted.append(_tags(example, seen, names))
+            case SpanExample():
+                predicted.append(_answer(example, seen, no_answer=no_answer))
+    return predicted
+
+
+def references(examples: Sequence[Example]) -> list[Reference]:
+    """What should be predicted for every example."""
+    expected: list[Reference] = []
+    for example in examples:
+        match example:
+            case TextExample() | PairExample():
+                expected.append(example.label)
+            case TokenExample():
+                expected.append(example.tags)
+            case SpanExample():
+                expected.append(tuple(text for text, _ in example.answers))
+    return expected
+
+
+def model_labels(model: PreTrainedModel) -> list[str]:
+    """Names of the model's classes, in its order."""
+    names: dict[int, str] = dict(model.config.id2label)  # type: ignore[arg-type]
+    return [names[i] for i in range(len(names))]
+
+
+def takes_types(model: PreTrainedModel) -> bool:
+    """Whether the model tells a first text from a second by token type ids."""
+    return getattr(model.config, "type_vocab_size", 0) > 1
+
+
+def pad_id(tokenizer: PreTrainedTokenizerFast) -> int:
+    """The id that fills rows up; `load_tokenizer` has made sure that there is one."""
+    return int(tokenizer.pad_token_id)
+
+
+def _forward(
+    model: PreTrainedModel, rows: Sequence[Row], *, pad_id: int, batch_size: int
+) -> Iterator[tuple[int, Logits]]:
+    """Index and logits of every row, longest first: rows of like length share a batch, and what does not fit in memory
+    is found out at once.
+    """
+    order = sorted(range(len(rows)), key=lambda i: -len(rows[i].input_ids))
+    model.eval()  # type: ignore[no-untyped-call]
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        batch = pad_rows([rows[i] for i in chosen], pad_id=pad_id, with_types=takes_types(model))
+        with torch.inference_mode():
+            output = model(**{key: value.to(model.device) for key, value in batch.items()})
+        tensors = [output.start_logits, output.end_logits] if "start_logits" in output else [output.logits]
+        arrays = [tensor.float().cpu().numpy() for tensor in tensors]
+        per_token = len(arrays) == 2 or arrays[0].ndim == 3
+        for place, index in enumerate(chosen):
+            length = len(rows[index].input_ids)
+            yield index, tuple(a[place, :length].copy() if per_token else a[place] for a in arrays)
+
+
+def _tags(example: TokenExample, windows: Sequence[tuple[Row, Logits]], names: Sequence[str]) -> tuple[str, ...]:
+    _, spans = join_words(example.words)
+    seen = [(first_token_of_words(row, spans), logits[0]) for row, logits in windows]
+    probabilities, covered = words_over_windows(seen, words=len(spans), classes=len(names))
+    return tuple(word_tags(probabilities, covered, names))
+
+
+def _answer(example: SpanExample, windows: Sequence[tuple[Row, Logits]], *, no_answer: bool) -> str:
+    seen = [SpanWindow(start, end, row.offsets, row.sequence_ids == 1) for row, (start, end) in windows]
+    best = best_answers(seen, example.context, n_best=1, allow_no_answer=no_answer)
+    return best[0]["answer"] if best else ""
+
+
+def _majority(expected: Sequence[Reference]) -> float:
+    """Share of the most frequent label: what a model gets that has learned nothing else."""
+    return Counter(expected).most_common(1)[0][1] / len(expected)

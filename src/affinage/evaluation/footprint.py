@@ -1,0 +1,104 @@
+"""How big a model is and what a forward pass costs: counted, not estimated."""
+
+import re
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import nn
+from transformers import PretrainedConfig, PreTrainedModel
+
+from affinage.models.layout import layout_of
+
+
+class Footprint(BaseModel):
+    """Shape, parameters and cost of an encoder."""
+
+    model_config = ConfigDict(frozen=True)
+
+    architecture: str
+    layers: int
+    hidden_size: int
+    heads: int
+    intermediate_size: int
+    vocab_size: int
+    max_length: int
+    """tokens a row may have"""
+    embeddings: int
+    encoder: int
+    pooler: int
+    head: int
+    """parameters of each part; those the head shares with the embeddings count as embeddings"""
+    parameters: int
+    """all of them, tied ones once"""
+    size_bytes: int
+    """of the weights on disk, or 4 bytes a parameter"""
+    flops: int
+    """operations of the encoder for one text of `length` tokens; a multiply-add is two"""
+    length: int
+
+
+def footprint(model: PreTrainedModel, *, length: int = 128, folder: str | Path | None = None) -> Footprint:
+    """Count a stock model; it may live on the meta device. `folder` is where its weights lie, if they do."""
+    config = model.config
+    layout = layout_of(config)
+    parts = dict.fromkeys(("embeddings", "encoder", "pooler", "head"), 0)
+    for name, parameter in model.named_parameters():  # tied parameters appear once, under their first name
+        parts[_part(name)] += parameter.numel()
+    total = sum(parts.values())
+    layers, width = int(getattr(config, layout.num_hidden_layers)), int(config.hidden_size)
+    inner = _intermediate_size(config)
+    return Footprint(
+        architecture=type(model).__name__,
+        layers=layers,
+        hidden_size=width,
+        heads=int(config.num_attention_heads),
+        intermediate_size=inner,
+        vocab_size=int(config.vocab_size),
+        max_length=int(config.max_position_embeddings) - layout.position_offset,
+        parameters=total,
+        size_bytes=_stored_bytes(folder) or sum(t.numel() * t.element_size() for t in _distinct(model)),
+        flops=encoder_flops(layers, width, inner, length),
+        length=length,
+        **parts,
+    )
+
+
+def encoder_flops(layers: int, width: int, inner: int, length: int) -> int:
+    """Operations of the encoder's matrix products for `length` tokens.
+
+    Per layer and token: 2 (4 d^2 + 2 d E) for the six linear maps and 2 (2 n d) for scores and their use, with width d,
+    intermediate size E and n tokens. Norms, softmax and activations, below one per cent, are left out.
+    """
+    return layers * length * (2 * (4 * width * width + 2 * width * inner) + 4 * length * width)
+
+
+def equation_9(*, layers: int, width: int, inner: int, vocabulary: int, positions: int) -> int:
+    """Parameters without token types, pooler and head: L (4d^2 + 2dE + 9d + E) + d (|W| + |E| + 2).
+
+    Delestre & Amar 2022, arXiv:2205.11111, equation 9; `positions` is the number of rows of the position table.
+    """
+    return layers * (4 * width**2 + 2 * width * inner + 9 * width + inner) + width * (vocabulary + positions + 2)
+
+
+def _part(name: str) -> str:
+    if re.search(r"(^|\.)embeddings\.", name):
+        return "embeddings"
+    if re.search(r"(^|\.)(encoder|transformer)\.layer\.", name):
+        return "encoder"
+    return "pooler" if re.search(r"(^|\.)pooler\.", name) else "head"
+
+
+def _intermediate_size(config: PretrainedConfig) -> int:
+    return int(getattr(config, "intermediate_size", None) or config.hidden_dim)
+
+
+def _distinct(model: nn.Module) -> list[torch.Tensor]:
+    return list(model.parameters())
+
+
+def _stored_bytes(folder: str | Path | None) -> int:
+    """Bytes of the safetensors in a folder; 0 where there is none."""
+    if folder is None or not Path(folder).is_dir():
+        return 0
+    return sum(path.stat().st_size for path in Path(folder).glob("*.safetensors"))

@@ -1,0 +1,113 @@
+"""Losses between the teacher's and the student's distributions over the vocabulary, at temperature tau.
+
+With p = softmax(teacher logits / tau) and q = softmax(student logits / tau), each loss is multiplied by tau**2, so that
+its gradient keeps its size when tau changes (Hinton et al. 2015, section 2.1).
+"""
+
+from dataclasses import dataclass
+from math import log
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn.functional import log_softmax
+
+from affinage.losses.base import distillation_losses
+from affinage.losses.vocabulary import chunked_loss, logits_of, selected_rows
+from affinage.signals import IGNORED, Batch, Signals, Sum
+
+Temperature = Annotated[float, Field(gt=0)]
+
+
+def soft_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """(n,) tau**2 * KL(p || q) of logits (n, V)."""
+    log_p, log_q = log_softmax(teacher / temperature, -1), log_softmax(student / temperature, -1)
+    return temperature**2 * (log_p.exp() * (log_p - log_q)).sum(-1)
+
+
+def reverse_soft_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """(n,) tau**2 * KL(q || p) of logits (n, V)."""
+    return soft_kl(teacher, student, temperature)
+
+
+def soft_cross_entropy(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """(n,) -tau**2 * sum p log q of logits (n, V): soft_kl plus tau**2 times the teacher's entropy, same gradient."""
+    p, log_q = torch.softmax(teacher / temperature, -1), log_softmax(student / temperature, -1)
+    return -(temperature**2) * (p * log_q).sum(-1)
+
+
+def soft_jensen_shannon(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """(n,) tau**2 * (KL(p || m) + KL(q || m)) / 2 with m = (p + q) / 2, of logits (n, V)."""
+    log_p, log_q = log_softmax(teacher / temperature, -1), log_softmax(student / temperature, -1)
+    log_m = torch.logaddexp(log_p, log_q) - log(2)
+    to_m = log_p.exp() * (log_p - log_m) + log_q.exp() * (log_q - log_m)
+    return temperature**2 * 0.5 * to_m.sum(-1)
+
+
+@dataclass(frozen=True)
+class _SoftLabels:
+    """A loss between vocabulary distributions, summed over tokens."""
+
+    temperature: Temperature = 2.0
+    tokens: Literal["real", "masked"] = "real"
+    """real: every token that is not padding, special tokens included; masked: only those the student must guess"""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"head"})
+    teacher_needs: ClassVar[frozenset[str]] = frozenset({"head"})
+
+    def positions(self, batch: Batch) -> Tensor:
+        if self.tokens == "real":
+            return batch.mask
+        if batch.labels is None:
+            raise ValueError("tokens='masked' needs masked language model labels")
+        return batch.labels != IGNORED
+
+    def per_token(self, student: Tensor, teacher: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def __call__(self, student: Signals, teacher: Signals, batch: Batch) -> Sum:
+        positions = self.positions(batch)
+        total = chunked_loss(
+            student,
+            selected_rows(positions, batch),
+            target=lambda rows: logits_of(teacher, rows).float(),
+            token_loss=lambda logits, targets: self.per_token(logits.float(), targets).sum(),
+        )
+        return Sum(total, positions.sum())
+
+
+@distillation_losses.register("soft_kl", source="Hinton et al. 2015, arXiv:1503.02531; Sanh et al. 2019 (DistilBERT)")
+@dataclass(frozen=True)
+class SoftKL(_SoftLabels):
+    """KL from teacher to student, tau**2 * KL(p || q), mean over tokens; 0 at agreement."""
+
+    def per_token(self, student: Tensor, teacher: Tensor) -> Tensor:
+        return soft_kl(student, teacher, self.temperature)
+
+
+@distillation_losses.register("reverse_soft_kl", source="Delestre & Amar 2022, arXiv:2205.11111, equation 10 as printed")
+@dataclass(frozen=True)
+class ReverseSoftKL(_SoftLabels):
+    """KL from student to teacher, tau**2 * KL(q || p), mean over tokens; 0 at agreement."""
+
+    def per_token(self, student: Tensor, teacher: Tensor) -> Tensor:
+        return reverse_soft_kl(student, teacher, self.temperature)
+
+
+@distillation_losses.register("soft_cross_entropy", source="Hinton et al. 2015, arXiv:1503.02531, section 2")
+@dataclass(frozen=True)
+class SoftCrossEntropy(_SoftLabels):
+    """Cross-entropy against the teacher's distribution: the gradient of soft_kl, but not 0 at agreement."""
+
+    def per_token(self, student: Tensor, teacher: Tensor) -> Tensor:
+        return soft_cross_entropy(student, teacher, self.temperature)
+
+
+@distillation_losses.register("soft_jensen_shannon", source="Lin 1991, IEEE Trans. Inf. Theory 37(1), equation 3.6")
+@dataclass(frozen=True)
+class SoftJensenShannon(_SoftLabels):
+    """Jensen-Shannon divergence, symmetric and bounded by tau**2 * log 2; 0 at agreement."""
+
+    def per_token(self, student: Tensor, teacher: Tensor) -> Tensor:
+        return soft_jensen_shannon(student, teacher, self.temperature)

@@ -1,0 +1,72 @@
+"""A fresh masked language model of a given shape."""
+
+from typing import Any
+
+from transformers import AutoConfig, AutoModelForMaskedLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+
+from affinage.errors import InputError
+from affinage.models.layout import LAYOUTS
+from affinage.recipe import StudentSpec
+
+_DISTILBERT_NAMES = {
+    "num_hidden_layers": "n_layers",
+    "hidden_size": "dim",
+    "num_attention_heads": "n_heads",
+    "intermediate_size": "hidden_dim",
+    "hidden_dropout_prob": "dropout",
+    "attention_probs_dropout_prob": "attention_dropout",
+}
+
+
+def fresh_masked_lm(spec: StudentSpec, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
+    """A randomly initialised masked language model of the shape `spec`, for this tokenizer's vocabulary.
+
+    Raises: InputError where a size is missing or the heads do not divide the width.
+    """
+    sizes = ("architecture", "num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size", "max_length")
+    missing = [key for key in sizes if getattr(spec, key) is None]
+    if missing:
+        raise InputError(f"pre-training needs the model's shape; missing: {', '.join(f'student.{k}' for k in missing)}")
+    assert spec.architecture and spec.hidden_size and spec.num_attention_heads and spec.max_length
+    if spec.hidden_size % spec.num_attention_heads:
+        raise InputError(
+            f"student.hidden_size {spec.hidden_size} is not a multiple of student.num_attention_heads "
+            f"{spec.num_attention_heads}"
+        )
+    layout = LAYOUTS[spec.architecture]
+    dropout = 0.1 if spec.dropout is None else spec.dropout
+    values: dict[str, Any] = {
+        "num_hidden_layers": spec.num_hidden_layers,
+        "hidden_size": spec.hidden_size,
+        "num_attention_heads": spec.num_attention_heads,
+        "intermediate_size": spec.intermediate_size,
+        "hidden_dropout_prob": dropout,
+        "attention_probs_dropout_prob": dropout,
+        "vocab_size": len(tokenizer),
+        "max_position_embeddings": spec.max_length + layout.position_offset,
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.cls_token_id,
+        "eos_token_id": tokenizer.sep_token_id,
+    }
+    if spec.architecture == "distilbert":
+        values = {_DISTILBERT_NAMES.get(key, key): value for key, value in values.items()}
+    elif layout.position_offset:
+        values["type_vocab_size"] = 1
+    return _from_config(AutoConfig.for_model(spec.architecture, **values))
+
+
+def student_masked_lm(teacher: PreTrainedModel, *, layers: int, dropout: float | None = None) -> PreTrainedModel:
+    """A randomly initialised model of the teacher's architecture and widths with another number of layers."""
+    config: PretrainedConfig = teacher.config.__class__.from_dict(teacher.config.to_dict())
+    setattr(config, LAYOUTS[config.model_type].num_hidden_layers, layers)
+    if dropout is not None:
+        names = ("dropout", "attention_dropout") if config.model_type == "distilbert" else (
+            "hidden_dropout_prob", "attention_probs_dropout_prob")
+        for name in names:
+            setattr(config, name, dropout)
+    return _from_config(config)
+
+
+def _from_config(config: PretrainedConfig) -> PreTrainedModel:
+    model: PreTrainedModel = AutoModelForMaskedLM.from_config(config)
+    return model

@@ -1,0 +1,154 @@
+"""Models and tokenizers from a folder or a hub name: checked before use, always float32, never remote code."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForMaskedLM,
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+
+from affinage.data.task import Kind
+from affinage.errors import InputError
+from affinage.models.layout import layout_of
+
+_CLASSES: dict[str, Any] = {
+    "sequence": AutoModelForSequenceClassification,
+    "pair": AutoModelForSequenceClassification,
+    "token": AutoModelForTokenClassification,
+    "span": AutoModelForQuestionAnswering,
+}
+
+
+def read_config(name_or_path: str | Path) -> PretrainedConfig:
+    """The config of a model folder or hub name. Raises: InputError where there is none to be had."""
+    config: PretrainedConfig = _read(name_or_path, lambda name: AutoConfig.from_pretrained(name))
+    return config
+
+
+def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerFast:
+    """The fast tokenizer of a model. Raises: InputError where it is missing, slow, or lacks a pad token."""
+    tokenizer = _read(name_or_path, lambda name: AutoTokenizer.from_pretrained(name), file="tokenizer_config.json")
+    if not tokenizer.is_fast:
+        raise InputError(f"model '{name_or_path}': its tokenizer has no fast version (no tokenizer.json, no offsets)")
+    if tokenizer.pad_token_id is None:
+        raise InputError(f"model '{name_or_path}': its tokenizer has no pad token")
+    fast: PreTrainedTokenizerFast = tokenizer
+    return fast
+
+
+def load_masked_lm(name_or_path: str | Path, *, allow_fresh_head: bool = False) -> tuple[PreTrainedModel, bool]:
+    """A masked language model in eval mode, and whether its vocabulary head came with it.
+
+    Raises: InputError where it cannot be read, or has no head and `allow_fresh_head` is False.
+    """
+    layout_of(read_config(name_or_path))
+    model, fresh = _load(AutoModelForMaskedLM, name_or_path)
+    if fresh and not allow_fresh_head:
+        raise InputError(
+            f"model '{name_or_path}' has no masked language model head ({_some(fresh)} would start at random): a teacher "
+            "needs one; train it first with: affinage pretrain CORPUS --from MODEL"
+        )
+    return model, not fresh
+
+
+def load_task_model(
+    name_or_path: str | Path, kind: Kind, *, labels: Sequence[str] | None = None, seed: int = 0
+) -> PreTrainedModel:
+    """A model with the head of a task, in eval mode.
+
+    `labels` given (empty for spans): to be fine-tuned; its head is new unless the model has one with these labels.
+    None: a fine-tuned model is expected.
+
+    Raises: InputError where the model cannot be read, or its head would be freshly initialised though `labels` is None.
+    """
+    settings: dict[str, Any] = {}
+    if labels:
+        settings["id2label"] = dict(enumerate(labels))
+        settings["label2id"] = {label: i for i, label in enumerate(labels)}
+    if labels is None:
+        refuse_other_head(name_or_path, kind)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model, fresh = _load(_CLASSES[kind], name_or_path, **settings)
+    if labels is None and fresh:
+        raise InputError(
+            f"model '{name_or_path}' is not fine-tuned for this: {_some(fresh)} would start at random; "
+            "fine-tune it first with: affinage finetune MODEL --task TASK --data DATA --out DIR"
+        )
+    return model
+
+
+def refuse_other_head(name_or_path: str | Path, kind: Kind) -> None:
+    """Raises: InputError where the config says that the model was fine-tuned for another kind of task."""
+    expected = {"sequence": "ForSequenceClassification", "token": "ForTokenClassification", "span": "ForQuestionAnswering"}
+    suffix = expected["sequence" if kind == "pair" else kind]
+    architectures = read_config(name_or_path).architectures or []
+    heads = [a for a in architectures if any(a.endswith(s) for s in expected.values())]
+    if heads and not any(a.endswith(suffix) for a in heads):
+        raise InputError(f"model '{name_or_path}' is a {heads[0]}; this task needs a …{suffix}")
+
+
+def check_fit(tokenizer: PreTrainedTokenizerFast, config: PretrainedConfig, *, where: str | Path) -> None:
+    """Raises: InputError where the tokenizer makes ids that the model's embeddings have no row for."""
+    largest = max(tokenizer.get_vocab().values())
+    if largest >= config.vocab_size:
+        raise InputError(
+            f"model '{where}': its tokenizer makes ids up to {largest}, its embeddings have {config.vocab_size} rows; "
+            "this tokenizer belongs to another model"
+        )
+
+
+def max_length(config: PretrainedConfig) -> int:
+    """Tokens a row may have, special tokens included."""
+    return int(config.max_position_embeddings) - layout_of(config).position_offset
+
+
+def task_of(config: PretrainedConfig) -> str | None:
+    """The task that `affinage finetune` noted in the config, if it did."""
+    task = getattr(config, "affinage_task", None)
+    return task if isinstance(task, str) else None
+
+
+def _load(auto_class: Any, name_or_path: str | Path, **settings: Any) -> tuple[PreTrainedModel, list[str]]:
+    """The model in float32 and eval mode, and the names of weights that were not in the folder (the unused pooler aside)."""
+
+    def load(name: str) -> Any:
+        return auto_class.from_pretrained(
+            name, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=bool(settings), **settings
+        )
+
+    model, info = _read(name_or_path, load)
+    fresh = set(info["missing_keys"]) | {key[0] for key in info["mismatched_keys"]}
+    return model.eval(), sorted(key for key in fresh if ".pooler." not in key)
+
+
+def _read(name_or_path: str | Path, read: Callable[[str], Any], *, file: str = "config.json") -> Any:
+    name = str(name_or_path)
+    path = Path(name)
+    looks_like_path = path.is_absolute() or name.startswith((".", "~")) or len(path.parts) > 2
+    if path.is_dir():
+        if not (path / file).is_file():
+            raise InputError(f"model '{name}': the folder holds no {file}, so it is not what transformers saves")
+    elif path.exists() or looks_like_path:
+        raise InputError(f"model '{name}': there is no such folder")
+    try:
+        return read(name)
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        # transformers and safetensors report an unreadable or unknown model with all of these.
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        hint = "" if path.is_dir() else " (no such folder here, and the hub did not give it)"
+        raise InputError(f"model '{name}' cannot be loaded{hint}: {first}") from error
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

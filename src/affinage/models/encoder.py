@@ -1,0 +1,73 @@
+"""One forward pass of a stock encoder with a vocabulary head: Batch in, Signals out, nothing computed in vain."""
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.activations import ACT2FN
+
+from affinage.models.layout import Layout, layout_of
+from affinage.signals import Batch, Signals
+
+
+def forward_masked_lm(model: PreTrainedModel, batch: Batch, needs: frozenset[str]) -> Signals:
+    """The signals `needs` ("head", "hidden_states") of a masked language model.
+
+    The vocabulary head is applied at `batch.head_positions` only, and stops before its projection: the (B, T, V)
+    logits are never made. In packed rows a token sees its own text alone and positions restart with each text.
+    """
+    layout = layout_of(model.config)
+    inputs = {"input_ids": batch.input_ids, "attention_mask": _attention_mask(model, batch)}
+    if batch.segments is not None:
+        inputs["position_ids"] = _position_ids(batch.segments, layout.position_offset)
+    if layout.token_type_embeddings is not None:
+        types = batch.token_type_ids
+        inputs["token_type_ids"] = torch.zeros_like(batch.input_ids) if types is None else types
+    with_hidden = "hidden_states" in needs
+    output = model.get_submodule(layout.base)(**inputs, output_hidden_states=with_hidden)
+    last: Tensor = output.last_hidden_state
+    signals = Signals(hidden_states=tuple(output.hidden_states) if with_hidden else None)
+    if "head" not in needs:
+        return signals
+    decoder = model.get_submodule(layout.decoder)
+    return Signals(
+        hidden_states=signals.hidden_states,
+        head_input=_head_transform(model, layout, last[batch.head_positions]),
+        head_weight=decoder.weight,
+        head_bias=decoder.bias,
+    )
+
+
+def _head_transform(model: PreTrainedModel, layout: Layout, hidden: Tensor) -> Tensor:
+    """(N, H) -> (N, H): the vocabulary head up to its projection."""
+    name = "gelu" if layout.head_activation is None else getattr(model.config, layout.head_activation)
+    transformed: Tensor = model.get_submodule(layout.head_norm)(
+        ACT2FN[name](model.get_submodule(layout.head_dense)(hidden))
+    )
+    return transformed
+
+
+def _attention_mask(model: PreTrainedModel, batch: Batch) -> Tensor:
+    """(B, T) for rows of one text; (B, 1, T, T) that keeps the texts of a packed row apart."""
+    if batch.segments is None:
+        return batch.mask.long()
+    segments = batch.segments
+    # Padding is segment 0 and sees padding: a row that may look at nothing would be NaN after the softmax.
+    same: Tensor = (segments[:, :, None] == segments[:, None, :])[:, None]
+    if model.config._attn_implementation == "sdpa":
+        return same
+    dtype = next(model.parameters()).dtype
+    return torch.zeros_like(same, dtype=dtype).masked_fill(~same, torch.finfo(dtype).min)
+
+
+def _position_ids(segments: Tensor, offset: int) -> Tensor:
+    """(B, T) positions that restart at `offset` with each text of a packed row; the texts of a row follow one another."""
+    index = torch.arange(segments.shape[1], device=segments.device).expand_as(segments)
+    starts = torch.ones_like(segments, dtype=torch.bool)
+    starts[:, 1:] = segments[:, 1:] != segments[:, :-1]
+    first = torch.where(starts, index, torch.zeros_like(index)).cummax(dim=1).values
+    return index - first + offset
+
+
+def trainable_parameters(model: nn.Module) -> int:
+    """Number of parameters that receive a gradient, tied ones counted once."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -1,0 +1,119 @@
+"""Where each architecture keeps its parts: a table, not code."""
+
+from dataclasses import dataclass
+
+from transformers import PretrainedConfig
+
+from affinage.errors import InputError
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Names of an architecture's parts. Module paths are relative to the masked language model or to a layer."""
+
+    model_type: str
+    base: str
+    """the encoder without its head"""
+    word_embeddings: str
+    position_embeddings: str
+    token_type_embeddings: str | None
+    embedding_norm: str
+    layers: str
+    query: str
+    key: str
+    value: str
+    attention_output: str
+    attention_norm: str
+    intermediate: str
+    output: str
+    output_norm: str
+    head_dense: str
+    head_norm: str
+    decoder: str
+    """the vocabulary projection: its weight is tied to the word embeddings"""
+    head_activation: str | None
+    """name of the config entry that holds it; None: always GELU"""
+    position_offset: int
+    """rows at the start of the position table that no token uses"""
+    num_hidden_layers: str = "num_hidden_layers"
+    """config entry for the number of layers"""
+
+
+_BERT_LAYER = {
+    "query": "attention.self.query",
+    "key": "attention.self.key",
+    "value": "attention.self.value",
+    "attention_output": "attention.output.dense",
+    "attention_norm": "attention.output.LayerNorm",
+    "intermediate": "intermediate.dense",
+    "output": "output.dense",
+    "output_norm": "output.LayerNorm",
+}
+
+
+def _embeddings(base: str, *, token_type: bool = True) -> dict[str, str | None]:
+    return {
+        "base": base,
+        "word_embeddings": f"{base}.embeddings.word_embeddings",
+        "position_embeddings": f"{base}.embeddings.position_embeddings",
+        "token_type_embeddings": f"{base}.embeddings.token_type_embeddings" if token_type else None,
+        "embedding_norm": f"{base}.embeddings.LayerNorm",
+    }
+
+
+def _roberta(model_type: str) -> Layout:
+    return Layout(
+        model_type=model_type,
+        **_embeddings("roberta"),  # type: ignore[arg-type]
+        layers="roberta.encoder.layer",
+        **_BERT_LAYER,
+        head_dense="lm_head.dense",
+        head_norm="lm_head.layer_norm",
+        decoder="lm_head.decoder",
+        head_activation=None,
+        position_offset=2,
+    )
+
+
+LAYOUTS: dict[str, Layout] = {
+    "roberta": _roberta("roberta"),
+    "camembert": _roberta("camembert"),
+    "xlm-roberta": _roberta("xlm-roberta"),
+    "bert": Layout(
+        model_type="bert",
+        **_embeddings("bert"),  # type: ignore[arg-type]
+        layers="bert.encoder.layer",
+        **_BERT_LAYER,
+        head_dense="cls.predictions.transform.dense",
+        head_norm="cls.predictions.transform.LayerNorm",
+        decoder="cls.predictions.decoder",
+        head_activation="hidden_act",
+        position_offset=0,
+    ),
+    "distilbert": Layout(
+        model_type="distilbert",
+        **_embeddings("distilbert", token_type=False),  # type: ignore[arg-type]
+        layers="distilbert.transformer.layer",
+        query="attention.q_lin",
+        key="attention.k_lin",
+        value="attention.v_lin",
+        attention_output="attention.out_lin",
+        attention_norm="sa_layer_norm",
+        intermediate="ffn.lin1",
+        output="ffn.lin2",
+        output_norm="output_layer_norm",
+        head_dense="vocab_transform",
+        head_norm="vocab_layer_norm",
+        decoder="vocab_projector",
+        head_activation="activation",
+        position_offset=0,
+        num_hidden_layers="n_layers",
+    ),
+}
+
+
+def layout_of(config: PretrainedConfig) -> Layout:
+    """The layout of a model's config. Raises: InputError for an architecture that has none."""
+    if config.model_type not in LAYOUTS:
+        raise InputError(f"architecture '{config.model_type}' is not supported yet; known: {', '.join(sorted(LAYOUTS))}")
+    return LAYOUTS[config.model_type]

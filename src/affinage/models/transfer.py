@@ -1,0 +1,152 @@
+"""How the weights of one model start another: embeddings, chosen layers and head, across architectures."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from affinage.errors import InputError
+from affinage.models.layout import Layout, layout_of
+
+_LAYER_PARTS = (
+    "query",
+    "key",
+    "value",
+    "attention_output",
+    "attention_norm",
+    "intermediate",
+    "output",
+    "output_norm",
+)
+
+
+def layer_map(choice: Literal["spread", "even", "odd"] | Sequence[int], teacher: int, student: int) -> tuple[int, ...]:
+    """For each of `student` layers, the index from 0 of the teacher layer it starts from.
+
+    spread: round(i (N - 1) / (M - 1)), which keeps the first and the last layer and gives the [0, 2, 4, 7, 9, 11] of
+    DistilBERT's extraction script for 6 of 12; with more student than teacher layers it repeats layers.
+    even: 0, 2, 4, …; odd: 1, 3, 5, … (the last of each pair). A list is taken as it is.
+
+    Raises: InputError where the list has another length, leaves the teacher, or even/odd do not reach the depth.
+    """
+    if not isinstance(choice, str):
+        chosen = tuple(choice)
+        if len(chosen) != student:
+            raise InputError(f"student.layers lists {len(chosen)} layers for a student of {student}")
+    elif choice == "spread":
+        step = (teacher - 1) / (student - 1) if student > 1 else 0.0
+        chosen = tuple(int(i * step + 0.5) for i in range(student))
+    else:
+        chosen = tuple(2 * i + (choice == "odd") for i in range(student))
+    if any(not 0 <= i < teacher for i in chosen):
+        raise InputError(
+            f"student.layers {choice if isinstance(choice, str) else list(chosen)} asks for teacher layers "
+            f"{list(chosen)}; the teacher has layers 0 to {teacher - 1}"
+        )
+    return chosen
+
+
+@torch.no_grad()
+def transfer_(
+    source: PreTrainedModel,
+    target: PreTrainedModel,
+    *,
+    layers: Sequence[int],
+    pieces: Sequence[Sequence[int]] | None = None,
+    head: bool = True,
+) -> None:
+    """Copy embeddings, layers (target layer i from source layer `layers[i]`) and vocabulary head into `target`.
+
+    `pieces[new_id]` lists the source ids whose mean starts a new vocabulary's embedding; None: same vocabulary.
+    A target without token types gets the source's type 0 added to its positions, so that both embed a text alike.
+
+    Raises: InputError where the widths differ.
+    """
+    ours, theirs = layout_of(target.config), layout_of(source.config)
+    _check_widths(source, target)
+    _copy_word_embeddings(source, target, theirs, ours, pieces)
+    _copy_positions(source, target, theirs, ours)
+    _copy(source.get_submodule(theirs.embedding_norm), target.get_submodule(ours.embedding_norm))
+    blocks_in, blocks_out = _blocks(source, theirs), _blocks(target, ours)
+    for out, index in zip(blocks_out, layers, strict=True):
+        for part in _LAYER_PARTS:
+            _copy(
+                blocks_in[index].get_submodule(getattr(theirs, part)),
+                out.get_submodule(getattr(ours, part)),
+            )
+    if head:
+        _copy(source.get_submodule(theirs.head_dense), target.get_submodule(ours.head_dense))
+        _copy(source.get_submodule(theirs.head_norm), target.get_submodule(ours.head_norm))
+        bias_in, bias_out = source.get_submodule(theirs.decoder).bias, target.get_submodule(ours.decoder).bias
+        bias_out.copy_(bias_in if pieces is None else _mean_rows(bias_in[:, None], pieces)[:, 0])
+    target.tie_weights()
+
+
+def _blocks(model: PreTrainedModel, layout: Layout) -> list[nn.Module]:
+    blocks = model.get_submodule(layout.layers)
+    assert isinstance(blocks, nn.ModuleList)
+    return list(blocks)
+
+
+def _check_widths(source: PreTrainedModel, target: PreTrainedModel) -> None:
+    for key in ("hidden_size", "intermediate_size", "hidden_dim", "num_attention_heads", "n_heads"):
+        ours, theirs = getattr(target.config, key, None), getattr(source.config, key, None)
+        if ours is not None and theirs is not None and ours != theirs:
+            raise InputError(
+                f"{key} {ours} differs from the starting model's {theirs}: weights can only be copied between equal "
+                f"widths; leave student.{key} out to take the starting model's"
+            )
+
+
+def _copy(source: nn.Module, target: nn.Module) -> None:
+    target.load_state_dict(source.state_dict())
+
+
+def _mean_rows(table: Tensor, pieces: Sequence[Sequence[int]]) -> Tensor:
+    """(V', H): row i is the mean of the rows `pieces[i]` of `table` (V, H); the mean of all where there are none."""
+    flat = torch.tensor([old for parts in pieces for old in parts], dtype=torch.long)
+    owner = torch.tensor([new for new, parts in enumerate(pieces) for _ in parts], dtype=torch.long)
+    counts = torch.bincount(owner, minlength=len(pieces)).clamp(min=1)
+    sums = torch.zeros(len(pieces), table.shape[1]).index_add_(0, owner, table[flat].float())
+    rows = sums / counts[:, None]
+    rows[torch.tensor([not parts for parts in pieces])] = table.float().mean(0)
+    return rows
+
+
+def _copy_word_embeddings(
+    source: PreTrainedModel,
+    target: PreTrainedModel,
+    theirs: Layout,
+    ours: Layout,
+    pieces: Sequence[Sequence[int]] | None,
+) -> None:
+    rows = source.get_submodule(theirs.word_embeddings).weight
+    table = target.get_submodule(ours.word_embeddings).weight
+    if pieces is not None:
+        rows = _mean_rows(rows, pieces)
+    if rows.shape != table.shape:
+        raise InputError(f"the vocabularies differ: {rows.shape[0]} rows to copy, {table.shape[0]} in the new model")
+    table.copy_(rows)
+
+
+def _copy_positions(source: PreTrainedModel, target: PreTrainedModel, theirs: Layout, ours: Layout) -> None:
+    """Positions by their meaning: the rows that no token uses are skipped; positions past the source's stay fresh."""
+    rows = source.get_submodule(theirs.position_embeddings).weight[theirs.position_offset :]
+    types = None
+    if theirs.token_type_embeddings is not None:
+        types = source.get_submodule(theirs.token_type_embeddings).weight
+    if ours.token_type_embeddings is None:
+        if types is not None:
+            rows = rows + types[0]
+    else:
+        table = target.get_submodule(ours.token_type_embeddings).weight
+        if types is None:
+            table.zero_()
+        else:
+            n = min(len(types), len(table))
+            table[:n].copy_(types[:n])
+    table = target.get_submodule(ours.position_embeddings).weight[ours.position_offset :]
+    n = min(len(rows), len(table))
+    table[:n].copy_(rows[:n])

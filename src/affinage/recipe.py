@@ -1,0 +1,261 @@
+"""What a run is, declared: a strict model that reads and writes YAML."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from affinage.errors import InputError, unknown
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(gt=0)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Component(_Part):
+    """A registered component, its weight in a sum, and its parameters."""
+
+    name: str
+    weight: float = 1.0
+    params: dict[str, Any] = {}
+
+
+class TokenizerSpec(_Part):
+    """The vocabulary that pre-training learns from its corpus."""
+
+    vocab_size: Count = 16_000
+    training_bytes: Count = 20_000_000
+    """UTF-8 bytes of corpus, sampled evenly, that the vocabulary is learned from"""
+
+
+class StudentSpec(_Part):
+    """The shape of the model a run makes. What is None is the teacher's (or, in pre-training, must be given)."""
+
+    architecture: Literal["camembert", "roberta", "bert", "distilbert"] | None = None
+    num_hidden_layers: Count | None = None
+    """None when distilling: half the teacher's, rounded up"""
+    layers: Literal["spread", "even", "odd"] | tuple[int, ...] = "spread"
+    """which teacher layers the student starts from: a named map, or their indices from 0"""
+    hidden_size: Count | None = None
+    num_attention_heads: Count | None = None
+    intermediate_size: Count | None = None
+    max_length: Count | None = None
+    """tokens a row may have, special tokens included"""
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """of hidden states and attention, while training"""
+    tokenizer: TokenizerSpec | None = None
+
+
+class Masking(_Part):
+    """Which tokens the masked language model must predict (Devlin et al. 2019, section 3.1)."""
+
+    probability: Fraction = 0.15
+    mask: Fraction = 0.8
+    """share of the chosen tokens replaced by the mask token"""
+    random: Fraction = 0.1
+    """share replaced by a random token; the rest is left as it was"""
+    whole_words: bool = False
+
+
+class Training(_Part):
+    """How a stage is optimised. Unless a unit is named, sizes are in tokens, rows or optimizer steps."""
+
+    learning_rate: Positive = 5e-4
+    warmup: Fraction = 0.05
+    """share of the steps over which the learning rate rises"""
+    schedule: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    adam_beta1: Fraction = 0.9
+    adam_beta2: Fraction = 0.98
+    adam_epsilon: Positive = 1e-6
+    max_grad_norm: Positive = 1.0
+    batch_size: Count = 16
+    """rows in one forward pass on one device"""
+    row_length: Count = 128
+    """tokens in a packed row (pre-training, distillation) or the longest input (fine-tuning)"""
+    gradient_accumulation_steps: Count = 1
+    epochs: Positive = 1.0
+    max_steps: Count | None = None
+    """optimizer steps; wins over `epochs`"""
+    seed: Annotated[int, Field(ge=0)] = 0
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """auto: bf16 where this CPU or GPU computes in it"""
+    logging_steps: Count = 20
+    evaluations: Count = 10
+    """how many times, spread evenly, the held-out score is measured and a checkpoint written"""
+
+
+class Stage(_Part):
+    """One training run within a recipe."""
+
+    name: str
+    losses: tuple[Component, ...] = ()
+    masking: Masking = Masking()
+    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.002
+    """share of the corpus lines kept for the held-out loss"""
+    training: Training = Training()
+
+
+class Recipe(_Part):
+    """What a run is. `source` names the paper it follows, or "original"."""
+
+    name: str
+    source: str
+    description: str = ""
+    kind: Literal["pretrain", "distil", "finetune"]
+    teachers: tuple[str, ...] = ()
+    student: StudentSpec = StudentSpec()
+    stages: tuple[Stage, ...] = Field(min_length=1)
+    task: str | None = None
+
+    @property
+    def sha256(self) -> str:
+        """Fingerprint of everything in the recipe, 64 hex digits."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def to_yaml(self) -> str:
+        """The recipe as YAML that `Recipe.load` reads back to an equal recipe."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
+
+    @classmethod
+    def load(cls, name_or_path: str | Path, overrides: Mapping[str, str] | None = None) -> Self:
+        """A packaged recipe by name, or a YAML file by path, with `key=value` overrides.
+
+        A key is a dotted path (`student.num_hidden_layers`, `stages.0.training.epochs`); a key of a stage alone
+        (`training.epochs`) applies to every stage. Values are read as YAML.
+
+        Raises: InputError naming every problem of form at once.
+        """
+        data = _read(name_or_path)
+        problems = [p for key, value in (overrides or {}).items() if (p := _override(data, key, value))]
+        try:
+            recipe = cls.model_validate(data)
+        except ValidationError as error:
+            problems += [_explain(p, cls) for p in error.errors() if p["type"] != "too_short" or p["input"] == []]
+        if problems:
+            raise InputError(f"recipe '{name_or_path}':\n  " + "\n  ".join(problems))
+        return recipe
+
+
+def packaged_recipes() -> list[str]:
+    """Names of the recipes that come with affinage, sorted."""
+    return sorted(p.name[:-5] for p in resources.files("affinage.recipes").iterdir() if p.name.endswith(".yaml"))
+
+
+def recipe_text(name: str) -> str:
+    """The YAML text of a packaged recipe. Raises: InputError with the nearest name if there is none."""
+    if name not in packaged_recipes():
+        raise InputError(unknown("recipe", name, packaged_recipes()))
+    return (resources.files("affinage.recipes") / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def parse_overrides(settings: Iterable[str]) -> dict[str, str]:
+    """`["a.b=1", …]` as given to `--set` -> {"a.b": "1"}. Raises: InputError where there is no `=`."""
+    pairs = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals or not key.strip():
+            raise InputError(f"--set '{setting}': expected key=value, for example training.learning_rate=1e-4")
+        pairs[key.strip()] = value.strip()
+    return pairs
+
+
+_MAX_RECIPE_BYTES = 1_000_000
+
+
+def _read(name_or_path: str | Path) -> dict[str, Any]:
+    path = Path(name_or_path)
+    if path.suffix in {".yaml", ".yml"} or len(path.parts) > 1:
+        if not path.is_file():
+            raise InputError(f"recipe file '{path}' does not exist; packaged recipes: {', '.join(packaged_recipes())}")
+        if path.stat().st_size > _MAX_RECIPE_BYTES:
+            raise InputError(f"recipe file '{path}' has more than {_MAX_RECIPE_BYTES:,} bytes: that is no recipe")
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"recipe file '{path}' cannot be read: {error}") from None
+    else:
+        text = recipe_text(str(name_or_path))
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"recipe '{name_or_path}' is not valid YAML: {error}") from None
+    if not isinstance(data, dict):
+        raise InputError(f"recipe '{name_or_path}': expected keys such as name, stages; got {type(data).__name__}")
+    return data
+
+
+def _scalar(text: str) -> Any:
+    """A value from the command line. YAML 1.1 reads `1e-4` as text; people mean the number."""
+    value = yaml.safe_load(text)
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _override(data: dict[str, Any], key: str, text: str) -> str | None:
+    """Write one override into `data`; the problem in words, or None."""
+    parts = key.split(".")
+    try:
+        value = _scalar(text)
+    except yaml.YAMLError:
+        return f"{key}: the value '{text}' is not valid YAML"
+    stages = data.get("stages")
+    if parts[0] in Stage.model_fields and parts[0] not in Recipe.model_fields and isinstance(stages, list):
+        return next((p for stage in stages if (p := _write(stage, parts, value, key))), None)
+    return _write(data, parts, value, key)
+
+
+def _write(node: Any, parts: list[str], value: Any, key: str) -> str | None:
+    for i, part in enumerate(parts):
+        last = i == len(parts) - 1
+        if isinstance(node, list):
+            if not part.isdigit() or int(part) >= len(node):
+                return f"{key}: '{part}' must be an index below {len(node)}"
+            if last:
+                node[int(part)] = value
+            else:
+                node = node[int(part)]
+        elif isinstance(node, dict):
+            if last:
+                node[part] = value
+            else:
+                node = node.setdefault(part, {})
+        else:
+            return f"{key}: '{'.'.join(parts[:i])}' holds a value, not keys"
+    return None
+
+
+def _explain(problem: Any, model: type[BaseModel]) -> str:
+    """One pydantic problem as `where: what is wrong`, with the nearest key for a misspelt one."""
+    where = ".".join(map(str, problem["loc"]))
+    if problem["type"] != "extra_forbidden":
+        got = "" if problem["type"] == "missing" else f" (got {problem['input']!r:.80})"
+        return f"{where}: {problem['msg'][0].lower()}{problem['msg'][1:]}{got}"
+    owner: Any = model
+    for part in problem["loc"][:-1]:
+        if isinstance(part, str) and hasattr(owner, "model_fields") and part in owner.model_fields:
+            owner = _model_in(owner.model_fields[part].annotation)
+    known = getattr(owner, "model_fields", {})
+    return f"{where}: " + unknown("key", str(problem["loc"][-1]), known)
+
+
+def _model_in(annotation: Any) -> Any:
+    """The recipe part inside an annotation such as `tuple[Stage, ...]` or `X | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = (_model_in(a) for a in getattr(annotation, "__args__", ()) if a is not Ellipsis)
+    return next((f for f in found if f is not None), None)

@@ -1,0 +1,1 @@
+"""Measured numbers with their conditions, and how they are shown."""

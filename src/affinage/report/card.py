@@ -1,0 +1,48 @@
+"""The model card: what a model is, what it reached, how to load it. Every figure comes from the report."""
+
+from pathlib import Path
+
+import yaml
+
+from affinage.report.report import Report
+
+_PIPELINE = {
+    None: ("fill-mask", "AutoModelForMaskedLM"),
+    "sentiment": ("text-classification", "AutoModelForSequenceClassification"),
+    "nli": ("text-classification", "AutoModelForSequenceClassification"),
+    "ner": ("token-classification", "AutoModelForTokenClassification"),
+    "qa": ("question-answering", "AutoModelForQuestionAnswering"),
+}
+
+
+def model_card(report: Report, *, base: str | None, language: str, recipe: str, task: str | None) -> str:
+    """README.md of a model folder: front matter for the hub, figures, conditions, a loading snippet.
+
+    `base`: the model it was made from; a path on this machine is left out of the front matter.
+    """
+    name = report.models[0].name if report.models else "model"
+    tag, auto_class = _PIPELINE.get(task, ("text-classification", "AutoModelForSequenceClassification"))
+    front = {"language": language, "library_name": "transformers", "pipeline_tag": tag, "tags": ["affinage", recipe]}
+    if base is not None and not Path(base).exists():
+        front["base_model"] = base
+    made = f" from `{Path(base).name}`" if base else ""
+    return f"""---
+{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---
+
+# {name}
+
+Made with affinage {report.provenance.affinage} by `{report.command}`{made}, recipe `{recipe}` (`recipe.yaml` beside this file).
+
+## Figures
+
+{report.to_markdown()}
+## Load it
+
+```python
+import torch
+from transformers import AutoTokenizer, {auto_class}
+
+tokenizer = AutoTokenizer.from_pretrained("{name}")
+model = {auto_class}.from_pretrained("{name}", dtype=torch.float32)
+```
+"""

@@ -1,0 +1,71 @@
+"""Where a figure comes from: versions, hardware, command, data."""
+
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from affinage.report.report import Hardware, Provenance
+
+
+def provenance(
+    *, command: str, seed: int | None, recipe_sha256: str | None, data: Mapping[str, str], seconds: float
+) -> Provenance:
+    """The conditions of a run that ends now. `data`: file -> sha256."""
+    return Provenance(
+        affinage=_version("affinage") or "source",
+        python=platform.python_version(),
+        torch=_version("torch"),
+        transformers=_version("transformers"),
+        hardware=Hardware(cpu=_cpu(), cores=_cores(), memory_gib=round(_memory_gib(), 1), accelerator=_accelerator()),
+        command=command,
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        seed=seed,
+        recipe_sha256=recipe_sha256,
+        data=dict(data),
+        seconds=round(seconds, 1),
+    )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _cpu() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _memory_gib() -> float:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    except (ValueError, OSError, AttributeError):
+        return 0.0
+
+
+def _accelerator() -> str | None:
+    """Name of the GPU, asked of its driver's tool so that torch need not be imported."""
+    try:
+        answer = subprocess.run(
+            ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    names = answer.stdout.strip().splitlines()
+    return ", ".join(names) if answer.returncode == 0 and names else None

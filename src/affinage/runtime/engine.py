@@ -1,0 +1,64 @@
+"""How rows become logits: batches sorted by length, each result handed back with its row's number."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedModel
+
+from affinage.data.collate import pad_rows
+from affinage.data.encoding import Row
+from affinage.models.encoder import forward_masked_lm
+from affinage.models.layout import layout_of
+from affinage.signals import Batch
+
+Outputs = tuple[NDArray[np.float32], ...]
+"""logits (C,) of a sequence; (T, C) of tokens; start (T,) and end (T,) of spans; (V,) of the mask token's place"""
+
+
+class TorchEngine:
+    """A model in eval mode, run by PyTorch on the device it is on."""
+
+    def __init__(self, model: PreTrainedModel, *, pad_id: int, mask_id: int) -> None:
+        self._model = model
+        self._pad_id = pad_id
+        self._mask_id = mask_id
+        self._with_types = layout_of(model.config).token_type_embeddings is not None
+
+    def logits(self, rows: Sequence[Row], *, batch_size: int) -> Iterator[tuple[int, Outputs]]:
+        """(index of the row, its outputs without padding) for every row, longest rows first."""
+        for indices in _batches(rows, batch_size):
+            batch = pad_rows([rows[i] for i in indices], pad_id=self._pad_id, with_types=self._with_types)
+            with torch.inference_mode():
+                output = self._model(**{k: v.to(self._model.device) for k, v in batch.items()})
+            spans = "start_logits" in output
+            tensors = (output.start_logits, output.end_logits) if spans else (output.logits,)
+            arrays = [t.float().cpu().numpy() for t in tensors]
+            per_token = spans or arrays[0].ndim == 3
+            for place, i in enumerate(indices):
+                length = len(rows[i].input_ids)
+                yield i, tuple(a[place, :length] if per_token else a[place] for a in arrays)
+
+    def mask_logits(self, rows: Sequence[Row], *, batch_size: int) -> Iterator[tuple[int, Outputs]]:
+        """(index of the row, vocabulary logits at its one mask token), longest rows first."""
+        for indices in _batches(rows, batch_size):
+            inputs = pad_rows([rows[i] for i in indices], pad_id=self._pad_id, with_types=self._with_types)
+            inputs = {k: v.to(self._model.device) for k, v in inputs.items()}
+            batch = Batch(
+                input_ids=inputs["input_ids"],
+                mask=inputs["attention_mask"].bool(),
+                token_type_ids=inputs.get("token_type_ids"),
+                selected=torch.eq(inputs["input_ids"], self._mask_id),
+            )
+            with torch.inference_mode():
+                signals = forward_masked_lm(self._model, batch, frozenset({"head"}))
+                assert signals.head_input is not None  # "head" was asked for
+                assert signals.head_weight is not None
+                logits = torch.nn.functional.linear(signals.head_input, signals.head_weight, signals.head_bias)
+            yield from ((i, (row,)) for i, row in zip(indices, logits.float().cpu().numpy(), strict=True))
+
+
+def _batches(rows: Sequence[Row], size: int) -> Iterator[list[int]]:
+    order = sorted(range(len(rows)), key=lambda i: -len(rows[i].input_ids))
+    yield from (order[i : i + size] for i in range(0, len(order), size))

@@ -1,0 +1,75 @@
+"""What one forward pass takes (Batch) and exposes (Signals).
+
+Letters: B rows, T tokens a row, H width, L layers, A heads, D head size, V vocabulary, C classes, N selected tokens.
+"""
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+IGNORED = -100
+"""Label of a position that no loss may count (transformers' convention)."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of tokens as every encoder takes them."""
+
+    input_ids: Tensor
+    """(B, T) int64"""
+    mask: Tensor
+    """(B, T) bool, True on real tokens, special tokens included; False on padding"""
+    segments: Tensor | None = None
+    """(B, T) int64: number of the text a token belongs to in a packed row, 1, 2, …; 0 on padding. None: one text a row"""
+    token_type_ids: Tensor | None = None
+    """(B, T) int64: sentence A or B, where the architecture knows them"""
+    labels: Tensor | None = None
+    """(B, T) int64 with IGNORED, or (B,) for whole rows"""
+    selected: Tensor | None = None
+    """(B, T) bool: positions whose vocabulary head is computed (N of them, in row order). None: every real token"""
+
+    @property
+    def head_positions(self) -> Tensor:
+        """(B, T) bool: the positions behind `Signals.head_input`."""
+        return self.mask if self.selected is None else self.selected
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch on `device`."""
+        moved: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is not None:
+                moved[field.name] = value.to(device, non_blocking=True)
+        return replace(self, **moved)
+
+
+@dataclass(frozen=True)
+class Signals:
+    """What a model exposed in one forward pass; None = nobody asked for it."""
+
+    logits: Tensor | None = None
+    """(B, C) or, for small heads, (B, T, C)"""
+    head_input: Tensor | None = None
+    """(N, H): what enters the vocabulary projection, at `Batch.head_positions` only"""
+    head_weight: Tensor | None = None
+    """(V, H): the vocabulary projection"""
+    head_bias: Tensor | None = None
+    """(V,): its bias"""
+    hidden_states: tuple[Tensor, ...] | None = None
+    """L+1 x (B, T, H); index 0 is the embedding output"""
+
+
+class Sum(NamedTuple):
+    """A loss before averaging: the trainer divides by counts added over accumulation steps and processes."""
+
+    total: Tensor
+    """() float: sum over the counted places"""
+    count: Tensor
+    """() number of places counted"""
+
+    @property
+    def mean(self) -> Tensor:
+        """() total / count; 0 where nothing was counted."""
+        return self.total / self.count.clamp(min=1)

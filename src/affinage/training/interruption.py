@@ -1,0 +1,54 @@
+"""Ctrl-C during training: finish the step, write a checkpoint, stop."""
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+
+class StopOnInterrupt(TrainerCallback):  # type: ignore[misc]
+    """On the first Ctrl-C the step is finished and a checkpoint written; a second one stops at once.
+
+    Call `raise_if_stopped` after training.
+    """
+
+    def __init__(self) -> None:
+        self.stopped = False
+        self._previous: Any = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if threading.current_thread() is threading.main_thread():
+            self._previous = signal.signal(signal.SIGINT, self._on_signal)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.stopped:
+            control.should_save = True
+            control.should_training_stop = True
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._restore()
+
+    def raise_if_stopped(self) -> None:
+        """Raises: KeyboardInterrupt where training was stopped by one."""
+        self._restore()
+        if self.stopped:
+            raise KeyboardInterrupt
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self.stopped:
+            self._restore()
+            raise KeyboardInterrupt
+        self.stopped = True
+
+    def _restore(self) -> None:
+        if self._previous is not None:
+            signal.signal(signal.SIGINT, self._previous)
+            self._previous = None

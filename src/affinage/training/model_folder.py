@@ -1,0 +1,28 @@
+"""What a finished model folder holds: a stock transformers model, its tokenizer, recipe, report and card."""
+
+from pathlib import Path
+
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from affinage.recipe import Recipe
+from affinage.report.card import model_card
+from affinage.report.report import Report
+
+
+def write_model_folder(
+    folder: Path,
+    *,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    recipe: Recipe,
+    report: Report,
+    base: str | None = None,
+    language: str = "fr",
+) -> None:
+    """Write model and tokenizer as transformers loads them, with `recipe.yaml`, `report.json` and `README.md`."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    (folder / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
+    (folder / "report.json").write_text(report.to_json(), encoding="utf-8")
+    card = model_card(report, base=base, language=language, recipe=recipe.name, task=recipe.task)
+    (folder / "README.md").write_text(card, encoding="utf-8")

@@ -1,0 +1,98 @@
+"""transformers' Trainer for fine-tuning on labelled rows; the score that selects the checkpoint comes from outside."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import Sampler
+from transformers import (
+    PreTrainedModel,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from affinage.data.batches import LabelledRows, LengthGroups
+from affinage.recipe import Training
+from affinage.training.arguments import total_steps, training_arguments
+from affinage.training.run_folder import RunFolder
+
+Score = Callable[[PreTrainedModel], Mapping[str, float]]
+"""A model -> its scores on the valid part; the first one selects the checkpoint, higher being better."""
+
+
+class TaskTrainer(Trainer):
+    """Minimises the stock model's own cross-entropy on its labels, rows of like length in one batch."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        training: Training,
+        *,
+        rows: LabelledRows,
+        folder: RunFolder,
+        score: Score,
+        metric: str,
+        processes: int = 1,
+        callbacks: list[TrainerCallback],
+    ) -> None:
+        """`metric`: the name, among those that `score` gives, that selects the checkpoint."""
+        args = training_arguments(
+            training,
+            folder=folder,
+            steps=total_steps(training, len(rows), processes=processes),
+            metric_for_best_model=f"eval_{metric}",
+            greater_is_better=True,
+            load_best_model_at_end=True,
+            include_num_input_tokens_seen="non_padding",
+        )
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=rows,
+            eval_dataset=[],  # `evaluate` below has its own; the Trainer only asks that there be one
+            data_collator=rows.collate,
+            callbacks=[*callbacks, _EvaluateAtEnd()],
+        )
+        self.remove_callback(PrinterCallback)  # it writes to standard output, which is for results
+        # The stock losses are means over a batch: the Trainer divides by the accumulation steps itself.
+        self.model_accepts_loss_kwargs = False
+        self._score, self._rows, self._network = score, rows, model
+
+    @property
+    def best_checkpoint(self) -> Path:
+        """The folder of the checkpoint with the highest score."""
+        best = self.state.best_model_checkpoint
+        if best is None:
+            raise RuntimeError("no checkpoint was written: train first")
+        return Path(best)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+        return LengthGroups(self._rows.lengths, self.args.train_batch_size, self.args.seed)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """The scores of the present weights, as `eval_<metric>`."""
+        # The scorer puts the model in eval mode; every training step puts it back.
+        metrics = {f"eval_{name}": value for name, value in self._score(self._network).items()}
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+
+class _EvaluateAtEnd(TrainerCallback):
+    """Scores the last step too, where the evenly spread evaluations do not fall on it, and logs at every checkpoint: a
+    mean loss reaches back to the last log, and a resumed run must give the same.
+    """
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        if state.global_step >= state.max_steps:
+            control.should_evaluate = True
+            control.should_save = True
+        if control.should_save:
+            control.should_log = True
+        return control

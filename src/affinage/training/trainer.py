@@ -1,0 +1,152 @@
+"""transformers' Trainer for sums of losses that count different things: tokens, masked tokens, rows."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.utils.data import Sampler
+from transformers import PreTrainedModel, PreTrainedTokenizerFast, Trainer, TrainingArguments
+
+from affinage.data.rows import EpochSampler, PackedRows
+
+_LOSS_PARAMETERS = "losses.safetensors"
+
+
+class WeightedLosses(Protocol):
+    """What the trainer trains: a module that holds a student and K weighted losses."""
+
+    student: PreTrainedModel
+    names: Sequence[str]
+    """K names"""
+    weights: Tensor
+    """(K,)"""
+
+    def counts(self, inputs: dict[str, Tensor]) -> Tensor:
+        """(K,) places each loss sums over in a batch; known without a forward pass."""
+        ...
+
+    def loss_parameters(self) -> dict[str, Tensor]:
+        """Parameters of the losses themselves: in checkpoints, not in the saved student."""
+        ...
+
+    def __call__(self, **inputs: Tensor) -> Tensor:
+        """(K,) sums of the losses."""
+        ...
+
+
+class SumTrainer(Trainer):  # type: ignore[misc]
+    """Minimises sum_k weight_k * total_k / count_k, the counts added over accumulation steps and processes first."""
+
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        model: nn.Module,
+        args: TrainingArguments,
+        *,
+        rows: PackedRows,
+        held_out: PackedRows,
+        tokenizer: PreTrainedTokenizerFast,
+        callbacks: list[Any],
+        scores: Callable[[], dict[str, float]] = dict,
+    ) -> None:
+        """`scores` gives further held-out figures at each evaluation."""
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=rows,
+            eval_dataset=held_out,
+            data_collator=rows.collate,
+            processing_class=tokenizer,
+            callbacks=callbacks,
+        )
+        self.losses: WeightedLosses = model  # type: ignore[assignment]
+        self._scores = scores
+        self._logged = torch.zeros(len(self.losses.names), dtype=torch.float64)
+        self._logged_batches = 0
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[Any]:
+        return EpochSampler(len(self.train_dataset), self.args.seed)
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> Sampler[Any]:
+        # Epoch 0 of the held-out rows, always: every evaluation sees the same masks.
+        return [(0, row) for row in range(len(eval_dataset))]  # type: ignore[return-value]
+
+    def _get_num_items_in_batch(self, batch_samples: list[dict[str, Tensor]], device: torch.device) -> Tensor:
+        counts = torch.stack([self.losses.counts(batch) for batch in batch_samples]).sum(0).to(device)
+        if self.args.world_size > 1:
+            counts = self.accelerator.gather(counts[None]).sum(0)
+        return counts
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        assert isinstance(num_items_in_batch, Tensor)
+        parts = model(**inputs) / num_items_in_batch.clamp(min=1)
+        self._logged += parts.detach().double().cpu()
+        self._logged_batches += 1
+        # Gradients are averaged over processes; the counts are already those of all of them.
+        return (self.losses.weights * parts).sum() * self.args.world_size
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs and self._logged_batches:
+            parts = self._logged.to(self.args.device, torch.float32)[None]
+            steps = self._logged_batches / self.args.gradient_accumulation_steps
+            means = self.accelerator.gather(parts).sum(0) / steps
+            logs.update({name: float(mean) for name, mean in zip(self.losses.names, means, strict=True)})
+            self._logged.zero_()
+            self._logged_batches = 0
+        super().log(logs, start_time)
+
+    @torch.no_grad()
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Mean of every loss over the held-out rows, with masks that never change."""
+        began = time.perf_counter()
+        model = self.model.eval()
+        sums = torch.zeros(2, len(self.losses.names), dtype=torch.float64, device=self.args.device)
+        for inputs in self.get_eval_dataloader():
+            inputs = self._prepare_inputs(inputs)
+            with self.compute_loss_context_manager(), self.accelerator.autocast():
+                sums[0] += model(**inputs).double()
+            sums[1] += self.losses.counts(inputs).double()
+        if self.args.world_size > 1:
+            sums = self.accelerator.gather(sums[None]).sum(0)
+        means = sums[0] / sums[1].clamp(min=1)
+        metrics = {f"eval_{name}": float(mean) for name, mean in zip(self.losses.names, means, strict=True)}
+        metrics["eval_loss"] = float((self.losses.weights.double() * means).sum())
+        metrics.update({f"eval_{name}": value for name, value in self._scores().items()})
+        model.train()
+        self.log(dict(metrics))
+        metrics["eval_seconds"] = time.perf_counter() - began
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.losses.student.save_pretrained(folder)
+        if parameters := self.losses.loss_parameters():
+            save_file({name: p.detach().contiguous() for name, p in parameters.items()}, folder / _LOSS_PARAMETERS)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        folder = Path(resume_from_checkpoint)
+        student = self.losses.student
+        # Tied weights are stored once; the missing twin is tied again.
+        missing, unexpected = student.load_state_dict(load_file(folder / "model.safetensors"), strict=False)
+        tied = set(student.all_tied_weights_keys) | set(student.all_tied_weights_keys.values())
+        if unexpected or set(missing) - tied:
+            raise ValueError(f"checkpoint '{folder}' does not belong to this model")
+        student.tie_weights()
+        if (folder / _LOSS_PARAMETERS).is_file():
+            stored = load_file(folder / _LOSS_PARAMETERS)
+            with torch.no_grad():
+                for name, parameter in self.losses.loss_parameters().items():
+                    parameter.copy_(stored[name])

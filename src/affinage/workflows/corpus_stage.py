@@ -1,0 +1,121 @@
+"""One training stage on raw text: tokenise, pack, train with resume, measure what was held out."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from accelerate import PartialState
+from torch.utils.tensorboard import SummaryWriter
+from transformers import PreTrainedTokenizerFast
+from transformers.integrations import TensorBoardCallback
+
+from affinage.data.corpus import corpus_lines, is_held_out
+from affinage.data.masking import Masker
+from affinage.data.rows import PackedRows
+from affinage.data.tokens import TokenStore
+from affinage.data.vocabulary import starts_word
+from affinage.distillation.objective import Objective
+from affinage.errors import InputError
+from affinage.evaluation.pseudo_perplexity import pseudo_perplexity
+from affinage.recipe import Stage
+from affinage.report.report import TrainingRun
+from affinage.training.allocator import keep_big_buffers
+from affinage.training.arguments import total_steps, training_arguments
+from affinage.training.clock import Clock
+from affinage.training.interruption import StopOnInterrupt
+from affinage.training.progress import RichProgress
+from affinage.training.run_folder import RunFolder
+from affinage.training.trainer import SumTrainer
+
+
+@dataclass(frozen=True)
+class CorpusRows:
+    """The two parts of a corpus, packed and masked."""
+
+    train: PackedRows
+    held_out: PackedRows
+
+
+def corpus_rows(
+    files: Sequence[Path | str], tokenizer: PreTrainedTokenizerFast, stage: Stage, *, folder: Path
+) -> CorpusRows:
+    """Tokenise the corpus into `folder` (or map what is there) and pack it.
+
+    Raises: InputError where the corpus is too small to hold anything out.
+    """
+
+    def store(part: str, keep: Callable[[bool], bool]) -> TokenStore:
+        lines = (line for line in corpus_lines(files) if keep(is_held_out(line, stage.held_out)))
+        return TokenStore.build(lines, tokenizer, folder / part)
+
+    size = max(tokenizer.get_vocab().values()) + 1
+    special = np.zeros(size, dtype=bool)
+    special[tokenizer.all_special_ids] = True
+    masker = Masker(stage.masking, tokenizer.mask_token_id, special, np.asarray(starts_word(tokenizer)))
+    rows = partial(
+        PackedRows,
+        masker=masker,
+        cls_id=tokenizer.cls_token_id,
+        sep_id=tokenizer.sep_token_id,
+        pad_id=tokenizer.pad_token_id,
+        row_length=stage.training.row_length,
+        seed=stage.training.seed,
+    )
+    with PartialState().main_process_first():
+        parts = CorpusRows(rows(store("train", lambda held: not held)), rows(store("held_out", bool)))
+    for name, part in (("training", parts.train), ("held-out", parts.held_out)):
+        if not part.store.tokens:
+            raise InputError(
+                f"the corpus has no {name} text ({len(parts.train.store)} lines to train on, {len(parts.held_out.store)} "
+                f"held out); give more text, or hold out another share with --set held_out=…"
+            )
+    return parts
+
+
+def train_stage(
+    objective: Objective,
+    rows: CorpusRows,
+    stage: Stage,
+    *,
+    tokenizer: PreTrainedTokenizerFast,
+    folder: RunFolder,
+    label: str,
+    quiet: bool = False,
+) -> TrainingRun:
+    """Train the objective's student in place, from the last whole checkpoint if there is one.
+
+    Raises: KeyboardInterrupt after Ctrl-C, with a checkpoint written.
+    """
+    keep_big_buffers()
+    settings = stage.training
+    steps = total_steps(settings, len(rows.train), processes=PartialState().num_processes)
+    stop, clock = StopOnInterrupt(), Clock(folder.partial / "seconds")
+    trainer = SumTrainer(
+        objective,
+        training_arguments(settings, folder=folder, steps=steps),
+        rows=rows.train,
+        held_out=rows.held_out,
+        tokenizer=tokenizer,
+        callbacks=[stop, clock, RichProgress(label, quiet=quiet), TensorBoardCallback(SummaryWriter(str(folder.logs)))],
+        scores=lambda: {"pseudo_perplexity": pseudo_perplexity(objective.student, tokenizer, rows.held_out.store)},
+    )
+    checkpoint = folder.last_checkpoint()
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    stop.raise_if_stopped()
+    held_out = trainer.evaluate()
+    seen = settings.batch_size * settings.gradient_accumulation_steps * PartialState().num_processes * steps
+    return TrainingRun(
+        steps=steps,
+        tokens=round(rows.train.tokens * seen / len(rows.train)),
+        seconds=clock.seconds,
+        losses=_last(trainer.state.log_history, objective.names),
+        held_out={key[5:]: value for key, value in held_out.items() if key != "eval_seconds"},
+    )
+
+
+def _last(history: Sequence[dict[str, float]], names: Sequence[str]) -> dict[str, float]:
+    """The last logged training losses."""
+    entry = next((e for e in reversed(history) if names[0] in e), {})
+    return {name: entry[name] for name in ("loss", *names) if name in entry}

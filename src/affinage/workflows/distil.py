@@ -1,0 +1,101 @@
+"""`affinage distil`: a teacher and raw text -> a student with fewer layers, before any fine-tuning."""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from accelerate import PartialState
+from transformers import set_seed
+
+from affinage.data.corpus import corpus_files, fingerprint
+from affinage.distillation.objective import Objective, build_losses
+from affinage.distillation.student import make_student
+from affinage.errors import InputError
+from affinage.evaluation.footprint import footprint
+from affinage.models.checkpoint import check_fit, load_masked_lm, load_tokenizer, max_length
+from affinage.recipe import Recipe
+from affinage.report.provenance import provenance
+from affinage.report.report import ModelEntry, Report
+from affinage.training.model_folder import write_model_folder
+from affinage.training.run_folder import RunFolder
+from affinage.workflows.corpus_stage import corpus_rows, train_stage
+
+
+def distil(
+    teacher: str | Path,
+    *,
+    corpus: Sequence[str | Path],
+    out: str | Path,
+    recipe: str | Path = "distilcamembert",
+    overrides: Mapping[str, str] | None = None,
+    overwrite: bool = False,
+    quiet: bool = False,
+    command: str | None = None,
+) -> Report:
+    """General distillation of a masked language model on raw text; the student is written to the folder `out`.
+
+    Raises: InputError before any long work for whatever cannot be used.
+    """
+    began = time.perf_counter()
+    plan = Recipe.load(recipe, overrides)
+    if plan.kind != "distil" or len(plan.stages) != 1:
+        raise InputError(f"recipe '{plan.name}' is for {plan.kind} with {len(plan.stages)} stages; distil takes one stage")
+    stage = plan.stages[0]
+    build_losses(stage.losses, teacher=True)
+    files = corpus_files(corpus)
+    frozen, _ = load_masked_lm(teacher)
+    tokenizer = load_tokenizer(teacher)
+    check_fit(tokenizer, frozen.config, where=teacher)
+    if tokenizer.mask_token_id is None:
+        raise InputError(f"model '{teacher}': its tokenizer has no mask token, which masked language modelling needs")
+    if stage.training.row_length > max_length(frozen.config):
+        raise InputError(
+            f"training.row_length {stage.training.row_length} exceeds the {max_length(frozen.config)} tokens the teacher takes"
+        )
+    set_seed(stage.training.seed)
+    student, layers = make_student(frozen, plan.student)
+    data = {str(file): fingerprint(file) for file in files}
+    identity = {
+        "verb": "distil",
+        "recipe": plan.sha256,
+        "teacher": str(teacher),
+        "teacher_weights": _weights_fingerprint(teacher),
+        "corpus": data,
+    }
+    with PartialState().main_process_first():
+        folder = RunFolder.open(Path(out), identity=identity, overwrite=overwrite)
+    rows = corpus_rows(files, tokenizer, stage, folder=folder.partial / "tokens")
+    objective = Objective(student, stage.losses, teacher=frozen)
+    run = train_stage(
+        objective, rows, stage, tokenizer=tokenizer, folder=folder, label="distillation", quiet=quiet
+    )
+    student.config.affinage_layers = list(layers)
+    shapes = {"student": (footprint(student), str(out)), "teacher": (footprint(frozen), str(teacher))}
+    report = Report(
+        command="distil",
+        models=tuple(
+            ModelEntry(name=name, path=path, parameters=s.parameters, layers=s.layers, size_bytes=s.size_bytes)
+            for name, (s, path) in shapes.items()
+        ),
+        training=run,
+        provenance=provenance(
+            command=command or f"affinage distil {teacher} --recipe {recipe} --corpus … --out {out}",
+            seed=stage.training.seed,
+            recipe_sha256=plan.sha256,
+            data=data,
+            seconds=time.perf_counter() - began,
+        ),
+    )
+    if PartialState().is_main_process:
+        folder.finish(
+            lambda aside: write_model_folder(
+                aside, model=student, tokenizer=tokenizer, recipe=plan, report=report, base=str(teacher)
+            )
+        )
+    return report
+
+
+def _weights_fingerprint(name: str | Path) -> str:
+    """sha256 of a folder's weights; a hub name stands for itself."""
+    weights = Path(name) / "model.safetensors"
+    return fingerprint(weights) if weights.is_file() else str(name)

@@ -1,0 +1,117 @@
+"""`affinage evaluate`: a fine-tuned model and labelled data -> its scores with intervals."""
+
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from affinage.data.examples import read_examples
+from affinage.data.features import stride_for
+from affinage.data.readers import find_parts
+from affinage.data.task import load_task
+from affinage.errors import InputError
+from affinage.evaluation.evaluator import evaluate_model, model_labels
+from affinage.evaluation.footprint import footprint
+from affinage.models.checkpoint import check_fit, load_task_model, load_tokenizer, max_length, read_config, task_of
+from affinage.recipe import Recipe
+from affinage.report.provenance import provenance
+from affinage.report.report import ModelEntry, Report
+from affinage.workflows.labelled_data import data_fingerprints, refuse_unknown_labels, rename_labels
+
+log = logging.getLogger(__name__)
+
+
+def evaluate(
+    model: str | Path,
+    *,
+    task: str | None = None,
+    data: str | Path,
+    split: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    batch_size: int = 32,
+    command: str | None = None,
+) -> Report:
+    """The scores of a fine-tuned model (a folder or hub name) on labelled data.
+
+    `task`: None takes the one noted in the model's config. `data`: a file, a hub name, or a folder of parts, of which
+    `split` chooses one (default: test). Labels are matched by name. Texts are cut at the row length the model was
+    fine-tuned with, where its folder has the recipe; else at what the model takes.
+
+    Raises: InputError or DataError for whatever cannot be used.
+    """
+    began = time.perf_counter()
+    config = read_config(model)
+    name = task or task_of(config)
+    if name is None:
+        raise InputError(f"model '{model}' does not say its task; name it, for example: --task sentiment")
+    wanted = load_task(name)
+    if batch_size < 1:
+        raise InputError(f"batch size {batch_size}: must be at least 1")
+    tokenizer = load_tokenizer(model)
+    check_fit(tokenizer, config, where=model)
+    part, source = _choose(data, split)
+    network = load_task_model(model, wanted.kind)
+    examples = read_examples(wanted, source, columns=columns)
+    if wanted.kind != "span":
+        examples = rename_labels(examples, model_labels(network))
+        refuse_unknown_labels(examples, model_labels(network), where=f"model '{model}'")
+    length = _row_length(model, max_length(config))
+    network.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
+    result = evaluate_model(
+        network,
+        tokenizer,
+        wanted,
+        examples,
+        max_length=length,
+        stride=stride_for(length),
+        batch_size=batch_size,
+        name=Path(model).name,
+        split=part,
+    )
+    if result.truncated:
+        log.info("%d of %d texts are longer than %d tokens: truncated", result.truncated, len(examples), length)
+    shape = footprint(network)
+    return Report(
+        command="evaluate",
+        models=(
+            ModelEntry(
+                name=Path(model).name,
+                path=str(model),
+                parameters=shape.parameters,
+                layers=shape.layers,
+                size_bytes=shape.size_bytes,
+            ),
+        ),
+        scores=result.scores,
+        provenance=provenance(
+            command=command or f"affinage evaluate {model} --task {name} --data {data}",
+            seed=None,
+            recipe_sha256=None,
+            data=data_fingerprints({"": source}),
+            seconds=time.perf_counter() - began,
+        ),
+    )
+
+
+def _choose(data: str | Path, split: str | None) -> tuple[str | None, str]:
+    """The part to evaluate and its source. Raises: InputError where there is none of that name."""
+    parts = find_parts(data)
+    if "all" in parts:
+        if split is not None:
+            raise InputError(f"{data}: is one file; --split {split} chooses among the parts of a folder or hub name")
+        return None, parts["all"]
+    part = split or "test"
+    if part not in parts:
+        raise InputError(f"{data}: has no {part} part; choose one with --split: {', '.join(parts)}")
+    return part, parts[part]
+
+
+def _row_length(model: str | Path, limit: int) -> int:
+    """Tokens of a row: as in fine-tuning where the folder says, so that the scores are comparable; else the limit."""
+    path = Path(model) / "recipe.yaml"
+    if not path.is_file():
+        return limit
+    recipe = Recipe.load(path)
+    return min(recipe.stages[-1].training.row_length, limit) if recipe.kind == "finetune" else limit

@@ -1,0 +1,29 @@
+"""`affinage inspect`: the shape, parameters and cost of a model, from its config alone."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoModel
+
+from affinage.errors import InputError
+from affinage.evaluation.footprint import Footprint, footprint
+from affinage.models.checkpoint import max_length, read_config
+from affinage.models.layout import layout_of
+
+
+def inspect(model: str | Path, *, length: int = 128) -> Footprint:
+    """The footprint of a model folder or hub name; no weights are read.
+
+    Raises: InputError where there is no such model, its architecture is unknown, or `length` exceeds what it takes.
+    """
+    config = read_config(model)
+    layout_of(config)
+    if not 1 <= length <= max_length(config):
+        raise InputError(f"length {length}: this model takes 1 to {max_length(config)} tokens")
+    name = next(iter(config.architectures or ()), None)
+    known: Any = getattr(transformers, name, None) if name else None
+    with torch.device("meta"):
+        network = AutoModel.from_config(config) if known is None else known(config)
+    return footprint(network, length=length, folder=model)

@@ -1,0 +1,144 @@
+"""Which labelled examples a run uses: the parts of a data set, held-out rows, labels that both sides know."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from affinage.data.corpus import fingerprint
+from affinage.data.examples import (
+    Example,
+    PairExample,
+    SpanExample,
+    TextExample,
+    TokenExample,
+    labels_of,
+    read_examples,
+)
+from affinage.data.readers import find_parts
+from affinage.data.task import Task
+from affinage.errors import DataError, InputError
+
+HELD_OUT = 0.1
+"""Share of the training rows that stand in for a missing valid part."""
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """The examples of a fine-tuning run, and its labels in the model's order."""
+
+    train: list[Example]
+    valid: list[Example]
+    test: list[Example]
+    """empty where the data has no test part"""
+    labels: tuple[str, ...]
+    valid_split: str
+    """ "valid", or "held-out train" where the data has no valid part"""
+    sources: dict[str, str]
+    """part -> file or hub name"""
+
+
+def training_data(task: Task, data: str | Path, *, columns: Mapping[str, str] | None = None) -> TaskData:
+    """Everything that fine-tuning reads; the valid part is a tenth of the training rows where there is none.
+
+    Raises: InputError or DataError for whatever cannot be used: no training part, malformed rows, one label only, a
+    label of another part that the training part does not have.
+    """
+    parts = find_parts(data)
+    if "all" in parts:
+        parts = {"train": parts["all"]}
+    if "train" not in parts:
+        raise InputError(f"{data}: has no train part, only {', '.join(parts)}")
+    read = {part: read_examples(task, source, columns=columns) for part, source in parts.items()}
+    train, valid, split = read["train"], read.get("valid"), "valid"
+    if valid is None:
+        train, valid = hold_out(train, HELD_OUT)
+        split = "held-out train"
+    if not train or not valid:
+        raise InputError(f"{parts['train']}: {len(read['train'])} rows are too few to train on and to hold some out; "
+                         "give more rows, or a valid part")  # fmt: skip
+    labels = labels_of(task, read["train"])
+    found = {label for example in train for label in labels_in(example)}
+    if task.kind in ("sequence", "pair") and len(found) < 2:
+        raise InputError(f"{parts['train']}: every row has the label '{min(found)}'; a classifier needs at least two")
+    for part in ("valid", "test"):
+        refuse_unknown_labels(read.get(part, []), labels, where="the train part")
+    return TaskData(train, valid, read.get("test", []), labels, split, parts)
+
+
+def refuse_unknown_labels(examples: Sequence[Example], labels: Sequence[str], *, where: str) -> None:
+    """Raises: DataError at the first example with a label that is not among `labels`, naming both sides' labels."""
+    known = set(labels)
+    for example in examples:
+        for label in labels_in(example):
+            if label not in known:
+                here = sorted({name for e in examples for name in labels_in(e)})
+                raise DataError(f"{example.where}: label '{label}' is unknown to {where}, which has: "
+                                f"{', '.join(labels)}; the labels here are: {', '.join(here)}")  # fmt: skip
+
+
+def labels_in(example: Example) -> tuple[str, ...]:
+    """The labels that an example names; none for a question."""
+    match example:
+        case TextExample() | PairExample():
+            return (example.label,)
+        case TokenExample():
+            return example.tags
+        case SpanExample():
+            return ()
+
+
+def hold_out(examples: Sequence[Example], share: float) -> tuple[list[Example], list[Example]]:
+    """The examples in two parts, the second with about `share` of them, by a hash of what they say.
+
+    The same rows part the same way on every machine and in any order; those with the same text (premise, context)
+    stay together, so that none of it is in both parts.
+    """
+    ranks = [_rank(example) for example in examples]
+    limit = share
+    if examples and not any(rank < limit for rank in ranks):
+        limit = min(ranks) + 1e-12  # few rows: at least one
+    kept = [e for e, rank in zip(examples, ranks, strict=True) if rank >= limit]
+    held = [e for e, rank in zip(examples, ranks, strict=True) if rank < limit]
+    return kept, held
+
+
+def data_fingerprints(sources: Mapping[str, str]) -> dict[str, str]:
+    """Source -> sha256 of its bytes; a hub name stands for itself."""
+    paths = {source: Path(source) for source in sources.values()}
+    return {source: fingerprint(path) if path.is_file() else source for source, path in paths.items()}
+
+
+def rename_labels(examples: Sequence[Example], names: Sequence[str]) -> list[Example]:
+    """The examples with labels spelt as in `names` where only upper and lower case differ."""
+    spelt = {name.casefold(): name for name in names}
+    if len(spelt) < len(names):
+        return list(examples)
+
+    def name(label: str) -> str:
+        return spelt.get(label.casefold(), label)
+
+    renamed: list[Example] = []
+    for example in examples:
+        match example:
+            case TextExample() | PairExample():
+                renamed.append(replace(example, label=name(example.label)))
+            case TokenExample():
+                renamed.append(replace(example, tags=tuple(name(tag) for tag in example.tags)))
+            case SpanExample():
+                renamed.append(example)
+    return renamed
+
+
+def _rank(example: Example) -> float:
+    """A number in [0, 1) that the example's text decides."""
+    match example:
+        case TextExample():
+            text = example.text
+        case PairExample():
+            text = example.first
+        case TokenExample():
+            text = " ".join(example.words)
+        case SpanExample():
+            text = example.context
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6]) / 2**48

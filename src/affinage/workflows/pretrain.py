@@ -1,0 +1,161 @@
+"""`affinage pretrain`: raw text -> vocabulary and masked language model, from scratch or from another model."""
+
+import time
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from accelerate import PartialState
+from transformers import PreTrainedModel, PreTrainedTokenizerFast, set_seed
+
+from affinage.data.corpus import corpus_files, corpus_lines, fingerprint
+from affinage.data.vocabulary import parts_in, train_unigram
+from affinage.distillation.objective import Objective, build_losses
+from affinage.errors import InputError
+from affinage.evaluation.footprint import footprint
+from affinage.models.build import fresh_masked_lm
+from affinage.models.checkpoint import check_fit, load_masked_lm, load_tokenizer, max_length
+from affinage.models.layout import layout_of
+from affinage.models.transfer import layer_map, transfer_
+from affinage.recipe import Recipe, StudentSpec
+from affinage.report.provenance import provenance
+from affinage.report.report import ModelEntry, Report
+from affinage.training.model_folder import write_model_folder
+from affinage.training.run_folder import RunFolder
+from affinage.workflows.corpus_stage import corpus_rows, train_stage
+
+
+def pretrain(
+    corpus: Sequence[str | Path],
+    *,
+    out: str | Path,
+    recipe: str | Path = "mini-camembert",
+    init_from: str | Path | None = None,
+    overrides: Mapping[str, str] | None = None,
+    overwrite: bool = False,
+    quiet: bool = False,
+    command: str | None = None,
+) -> Report:
+    """Train a masked language model on raw text and write it to the folder `out`.
+
+    `init_from` starts from an existing model: with its vocabulary where the recipe's `student.tokenizer` is null, else
+    with a new one whose embeddings are built from the old (shared pieces copied, others averaged from their parts).
+
+    Raises: InputError before any long work for whatever cannot be used.
+    """
+    began = time.perf_counter()
+    plan = Recipe.load(recipe, overrides)
+    if plan.kind != "pretrain" or len(plan.stages) != 1:
+        raise InputError(f"recipe '{plan.name}' is for {plan.kind} with {len(plan.stages)} stages; pretrain takes one stage")
+    stage = plan.stages[0]
+    build_losses(stage.losses, teacher=False)
+    files = corpus_files(corpus)
+    if plan.student.tokenizer is None and init_from is None:
+        raise InputError("student.tokenizer is null: without --from there is no vocabulary to use")
+    source = None if init_from is None else _source(init_from)
+    _check_shape(plan.student, stage.training.row_length, source)
+    data = {str(file): fingerprint(file) for file in files}
+    identity = {"verb": "pretrain", "recipe": plan.sha256, "from": str(init_from), "corpus": data}
+    with PartialState().main_process_first():
+        folder = RunFolder.open(Path(out), identity=identity, overwrite=overwrite)
+        tokenizer = _tokenizer(plan.student, files, folder, source)
+    set_seed(stage.training.seed)
+    model = fresh_masked_lm(plan.student, tokenizer)
+    if source is not None:
+        old, old_tokenizer, has_head = source
+        depth_in = getattr(old.config, layout_of(old.config).num_hidden_layers)
+        depth_out = getattr(model.config, layout_of(model.config).num_hidden_layers)
+        pieces = None if plan.student.tokenizer is None else parts_in(old_tokenizer, tokenizer)
+        transfer_(old, model, layers=layer_map(plan.student.layers, depth_in, depth_out), pieces=pieces, head=has_head)
+    check_fit(tokenizer, model.config, where=out)
+    rows = corpus_rows(files, tokenizer, stage, folder=folder.partial / "tokens")
+    objective = Objective(model, stage.losses)
+    run = train_stage(
+        objective, rows, stage, tokenizer=tokenizer, folder=folder, label="pre-training", quiet=quiet
+    )
+    shape = footprint(model)
+    report = Report(
+        command="pretrain",
+        models=(
+            ModelEntry(
+                name=Path(out).name,
+                path=str(out),
+                parameters=shape.parameters,
+                layers=shape.layers,
+                size_bytes=shape.size_bytes,
+            ),
+        ),
+        training=run,
+        provenance=provenance(
+            command=command or f"affinage pretrain … --recipe {recipe} --out {out}",
+            seed=stage.training.seed,
+            recipe_sha256=plan.sha256,
+            data=data,
+            seconds=time.perf_counter() - began,
+        ),
+    )
+    if PartialState().is_main_process:
+        folder.finish(
+            lambda aside: write_model_folder(
+                aside,
+                model=model,
+                tokenizer=tokenizer,
+                recipe=plan,
+                report=report,
+                base=None if init_from is None else str(init_from),
+            )
+        )
+    return report
+
+
+Source = tuple[PreTrainedModel, PreTrainedTokenizerFast, bool]
+"""A model to start from, its tokenizer, and whether it has a vocabulary head of its own."""
+
+
+def _source(name: str | Path) -> Source:
+    model, has_head = load_masked_lm(name, allow_fresh_head=True)
+    tokenizer = load_tokenizer(name)
+    check_fit(tokenizer, model.config, where=name)
+    return model, tokenizer, has_head
+
+
+def _check_shape(spec: StudentSpec, row_length: int, source: Source | None) -> None:
+    """Raises: InputError where rows do not fit the model, or widths differ from the model to start from."""
+    if spec.max_length is not None and row_length > spec.max_length:
+        raise InputError(f"training.row_length {row_length} exceeds student.max_length {spec.max_length}")
+    if source is None:
+        return
+    config = source[0].config
+    for key in ("hidden_size", "num_attention_heads", "intermediate_size"):
+        wanted, theirs = getattr(spec, key), getattr(config, key)
+        if wanted != theirs:
+            raise InputError(
+                f"student.{key} {wanted} differs from the {theirs} of the model to start from; add --set student.{key}={theirs}"
+            )
+    if spec.max_length and spec.max_length > max_length(config) and row_length > max_length(config):
+        raise InputError(f"training.row_length {row_length} exceeds the {max_length(config)} positions to start from")
+
+
+def _tokenizer(
+    spec: StudentSpec, files: Sequence[Path | str], folder: RunFolder, source: Source | None
+) -> PreTrainedTokenizerFast:
+    """The tokenizer of this run: the source's, the one an interrupted run trained, or a new one."""
+    if spec.tokenizer is None:
+        assert source is not None
+        return source[1]
+    kept = folder.partial / "tokenizer"
+    if not kept.is_dir():
+        total = sum(len(line.encode()) for line in corpus_lines(files))
+        share = min(1.0, spec.tokenizer.training_bytes / max(total, 1))
+        tokenizer = train_unigram(
+            _spread(corpus_lines(files), share), spec.tokenizer, max_length=spec.max_length or 512
+        )
+        aside = folder.partial / "tokenizer.tmp"
+        tokenizer.save_pretrained(aside)
+        aside.rename(kept)
+    return load_tokenizer(kept)
+
+
+def _spread(lines: Iterator[str], share: float) -> Iterator[str]:
+    """About `share` of the lines, chosen by each line itself and thus spread over the corpus."""
+    return (line for line in lines if zlib.crc32(line.encode(), 1) <= share * 2**32)

@@ -1,0 +1,142 @@
+"""Tiny random models and tokenizers of every architecture, made in memory: no network, no files but the caller's."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForMaskedLM,
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+
+from affinage.data.vocabulary import train_unigram
+from affinage.recipe import TokenizerSpec
+
+ARCHITECTURES = ("camembert", "roberta", "bert", "distilbert")
+
+# Written for these tests.
+SENTENCES = (
+    "Le petit marché du village ouvre dès l'aube, bien avant l'école.",
+    "Claire a quitté Lyon pour travailler chez un fromager du Jura.",
+    "L'affinage demande de la patience, de la fraîcheur et un bon couteau.",
+    "Aujourd'hui, le train de Bordeaux n'est pas arrivé à l'heure prévue.",
+    "On entend la pluie sur les toits, puis le silence revient peu à peu.",
+    "Qui aurait cru qu'un si vieux moulin tournerait encore cet hiver ?",
+    "The dairy keeps its best wheels at the back of a cool, dark cellar.",
+    "Nobody on the platform knew why the evening express had stopped there.",
+    "She wrote three letters to Marseille and never received an answer.",
+    "A young baker opened his shop near the river, and the queue grew long.",
+)
+
+_HEADS: dict[str, Any] = {
+    "base": AutoModel,
+    "mlm": AutoModelForMaskedLM,
+    "sequence": AutoModelForSequenceClassification,
+    "pair": AutoModelForSequenceClassification,
+    "token": AutoModelForTokenClassification,
+    "span": AutoModelForQuestionAnswering,
+}
+
+
+@lru_cache
+def tiny_tokenizer(architecture: str = "camembert") -> PreTrainedTokenizerFast:
+    """Unigram for CamemBERT, byte-level BPE for RoBERTa, WordPiece for BERT and DistilBERT; 150 to 320 pieces."""
+    if architecture == "camembert":
+        return train_unigram(SENTENCES * 3, TokenizerSpec(vocab_size=150), max_length=64)
+    if architecture == "roberta":
+        return _byte_level()
+    return _wordpiece()
+
+
+def tiny_model(architecture: str = "camembert", head: str = "mlm", **config: Any) -> PreTrainedModel:
+    """A random float32 model in eval mode: 4 layers, width 16, 2 heads, 64 tokens."""
+    tokenizer = tiny_tokenizer(architecture)
+    offset = 2 if architecture in ("camembert", "roberta") else 0
+    values: dict[str, Any] = {
+        "vocab_size": len(tokenizer),
+        "max_position_embeddings": 64 + offset,
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.cls_token_id,
+        "eos_token_id": tokenizer.sep_token_id,
+    }
+    if architecture == "distilbert":
+        values |= {"n_layers": 4, "dim": 16, "n_heads": 2, "hidden_dim": 32}
+    else:
+        values |= {
+            "num_hidden_layers": 4,
+            "hidden_size": 16,
+            "num_attention_heads": 2,
+            "intermediate_size": 32,
+            "type_vocab_size": 1 if offset else 2,
+        }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model: PreTrainedModel = _HEADS[head].from_config(AutoConfig.for_model(architecture, **values | config))
+    return model.eval()
+
+
+def save_tiny(folder: Path, architecture: str = "camembert", head: str = "mlm", **config: Any) -> Path:
+    """A model folder as transformers writes it."""
+    path = folder / f"{architecture}-{head}"
+    tiny_model(architecture, head, **config).save_pretrained(path)
+    tiny_tokenizer(architecture).save_pretrained(path)
+    return path
+
+
+def _wordpiece() -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer.train_from_iterator(
+        SENTENCES, trainers.WordPieceTrainer(vocab_size=250, special_tokens=special, show_progress=False)
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token="[UNK]",
+        pad_token="[PAD]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_max_length=64,
+    )
+
+
+def _byte_level() -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=320,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(SENTENCES, trainer)
+    tokenizer.post_processor = processors.RobertaProcessing(
+        ("</s>", 2), ("<s>", 0), trim_offsets=True, add_prefix_space=False
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<s>",
+        cls_token="<s>",
+        pad_token="<pad>",
+        eos_token="</s>",
+        sep_token="</s>",
+        unk_token="<unk>",
+        mask_token="<mask>",
+        model_max_length=64,
+    )
