@@ -46,12 +46,16 @@ _HEADS: dict[str, Any] = {
 }
 
 
-@lru_cache
 def tiny_tokenizer(architecture: str = "camembert") -> PreTrainedTokenizerFast:
     """Unigram for CamemBERT, byte-level BPE for RoBERTa, WordPiece for BERT and DistilBERT; 150 to 320 pieces."""
-    if architecture == "camembert":
+    return _tokenizer({"camembert": "unigram", "roberta": "byte-level"}.get(architecture, "wordpiece"))
+
+
+@lru_cache
+def _tokenizer(kind: str) -> PreTrainedTokenizerFast:
+    if kind == "unigram":
         return train_unigram(SENTENCES * 3, TokenizerSpec(vocab_size=150), max_length=64)
-    if architecture == "roberta":
+    if kind == "byte-level":
         return _byte_level()
     return _wordpiece()
 

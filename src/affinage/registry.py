@@ -1,7 +1,7 @@
 """What can be named in a recipe: name -> class and the source it implements."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Generic, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -61,10 +61,10 @@ class Registry(Generic[T]):
         Raises: InputError for an unknown name, an unknown parameter, or a value outside its type or range.
         """
         component = self.entry(name).component
-        fields = set(getattr(component, "__dataclass_fields__", {}))
+        known = {field.name for field in fields(component)}  # type: ignore[arg-type]  # class variables are no parameters
         for key in params or {}:
-            if key not in fields:
-                raise InputError(f"{self.kind} '{name}': " + unknown("parameter", key, fields))
+            if key not in known:
+                raise InputError(f"{self.kind} '{name}': " + unknown("parameter", key, known))
         try:
             return TypeAdapter(component).validate_python(dict(params or {}))
         except ValidationError as error:

@@ -4,7 +4,7 @@ Letters: B rows, T tokens a row, H width, L layers, A heads, D head size, V voca
 """
 
 from dataclasses import dataclass, fields, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -61,7 +61,8 @@ class Signals:
     """L+1 x (B, T, H); index 0 is the embedding output"""
 
 
-class Sum(NamedTuple):
+@dataclass(frozen=True)
+class Sum:
     """A loss before averaging: the trainer divides by counts added over accumulation steps and processes."""
 
     total: Tensor

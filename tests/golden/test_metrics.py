@@ -107,7 +107,7 @@ def test_normalisations() -> None:
 
 
 def test_unknown_names_and_unequal_lengths_are_refused() -> None:
-    with pytest.raises(InputError, match="unknown metric 'acuracy'. Did you mean 'accuracy'"):
+    with pytest.raises(InputError, match=r"unknown metric 'acuracy'\. Did you mean 'accuracy'"):
         metric("acuracy")
     with pytest.raises(InputError, match="2 predictions for 1 references"):
         metric("accuracy").score(["a", "b"], ["a"])

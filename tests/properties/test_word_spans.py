@@ -1,5 +1,7 @@
 """Whatever the characters, spans point at the words they came from."""
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,14 +20,14 @@ WORDS = st.lists(st.one_of(st.sampled_from(["l'", "d", "'", "’", '"', "(", ")"
 def test_join_words_spans_are_the_words(words: list[str]) -> None:
     text, spans = join_words(words)
     assert [text[a:b] for a, b in spans] == words
-    assert all(a[1] <= b[0] for a, b in zip(spans, spans[1:], strict=False))
+    assert all(a[1] <= b[0] for a, b in itertools.pairwise(spans))
 
 
 @given(AWKWARD)
 def test_split_words_holds_every_visible_character_once(text: str) -> None:
     spans = split_words(text)
     assert all(a < b for a, b in spans)
-    assert all(a[1] <= b[0] for a, b in zip(spans, spans[1:], strict=False))
+    assert all(a[1] <= b[0] for a, b in itertools.pairwise(spans))
     covered = {i for a, b in spans for i in range(a, b)}
     assert covered == {i for i, c in enumerate(text) if not c.isspace()}
 

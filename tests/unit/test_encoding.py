@@ -1,6 +1,7 @@
 """Rows are what the tokenizer itself would make; windows cover the text; offsets point at the characters."""
 
 import gzip
+import itertools
 import json
 import os
 from functools import lru_cache
@@ -9,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny import SENTENCES, tiny_tokenizer
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 from affinage.data.encoding import (
@@ -24,6 +24,7 @@ from affinage.data.encoding import (
 from affinage.data.words import split_words
 from affinage.errors import InputError
 from affinage.evaluation.metrics import normalise_answer
+from tiny import SENTENCES, tiny_tokenizer
 
 KINDS = ("camembert", "roberta", "bert")
 SHARED = Path(os.environ.get("AFFINAGE_SHARED", Path(__file__).parents[2].parent / "shared"))
@@ -84,7 +85,7 @@ def test_windows_cover_every_token_and_share_the_stride(tokenizer: Tokenizer, st
     rows = encode_windows(tokenizer, [LONG], max_length=24, stride=stride)
     contents = [row.input_ids[row.sequence_ids == 0].tolist() for row in rows]
     rebuilt = contents[0]
-    for previous, content in zip(contents, contents[1:], strict=False):
+    for previous, content in itertools.pairwise(contents):
         assert content[:stride] == previous[len(previous) - stride :]
         assert len(content) > stride
         rebuilt = rebuilt + content[stride:]
@@ -103,7 +104,7 @@ def test_windows_of_a_context_hold_the_whole_question(tokenizer: Tokenizer) -> N
 
 
 def test_a_question_that_leaves_no_room_is_refused(tokenizer: Tokenizer) -> None:
-    with pytest.raises(InputError, match="question 1 .*shorter question"):
+    with pytest.raises(InputError, match=r"question 1 .*shorter question"):
         encode_questions(tokenizer, ["Qui ?", LONG], [LONG, LONG], max_length=64, stride=8)
     with pytest.raises(InputError, match="leaves no room"):
         encode_texts(tokenizer, ["a"], max_length=2)

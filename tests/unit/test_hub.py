@@ -1,5 +1,6 @@
 """Hub datasets: what counts as a name, class numbers become names, a hub out of reach is one sentence."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -49,6 +50,12 @@ def test_names(name: str) -> None:
 )
 def test_paths(name: str) -> None:
     assert not looks_like_hub_name(name)
+
+
+def test_what_stands_in_a_folder_here_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    assert not looks_like_hub_name("data/avis")
 
 
 @pytest.mark.usefixtures("hub")

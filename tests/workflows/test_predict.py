@@ -8,11 +8,11 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tiny import ARCHITECTURES, SENTENCES, save_tiny, tiny_model, tiny_tokenizer
 
 from affinage.errors import InputError
 from affinage.runtime.predictor import Predictor, load
 from affinage.workflows.predict import predict
+from tiny import ARCHITECTURES, SENTENCES, save_tiny, tiny_model, tiny_tokenizer
 
 NLI = {0: "entailment", 1: "neutral", 2: "contradiction"}
 BIO = {0: "O", 1: "B-PER", 2: "I-PER", 3: "B-LOC"}

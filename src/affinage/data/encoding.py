@@ -26,7 +26,8 @@ _VISIBLE = re.compile(r"\S")
 @dataclass(frozen=True)
 class Row:
     """One row for the encoder. Offsets never begin or end with white space; a token that is only white space, and a
-    special token, has an empty one."""
+    special token, has an empty one.
+    """
 
     example: int
     """index of the text (or pair, or question) it came from"""

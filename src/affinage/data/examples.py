@@ -78,7 +78,7 @@ def read_examples(
     for row in islice(read_rows(source, columns=chosen, optional=_OPTIONAL), limit):
         try:
             examples.append(make(row, task))
-        except _Problem as problem:
+        except _BadRowError as problem:
             problems.append(f"{row.where}: {problem}")
             if len(problems) == MAX_PROBLEMS:
                 problems.append(f"… reading stopped after {MAX_PROBLEMS} bad rows")
@@ -118,7 +118,7 @@ def labels_of(task: Task, examples: Sequence[Example]) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-class _Problem(Exception):
+class _BadRowError(Exception):
     """What is wrong with one row, in words."""
 
 
@@ -133,14 +133,14 @@ def _pair_example(row: Row, task: Task) -> PairExample:
 def _token_example(row: Row, task: Task) -> TokenExample:
     words, tags = _strings(row, "tokens"), _strings(row, "tags")
     if len(words) != len(tags):
-        raise _Problem(f"{len(words)} tokens but {len(tags)} tags; each token needs one")
+        raise _BadRowError(f"{len(words)} tokens but {len(tags)} tags; each token needs one")
     if not words:
-        raise _Problem("'tokens' is empty")
+        raise _BadRowError("'tokens' is empty")
     for i, (word, tag) in enumerate(zip(words, tags, strict=True)):
         if not word.strip():
-            raise _Problem(f"token {i + 1} is blank")
+            raise _BadRowError(f"token {i + 1} is blank")
         if not _TAG.fullmatch(tag):
-            raise _Problem(f"tag {tag!r} of token {i + 1} ({word!r}) is not BIO: expected O, B-TYPE or I-TYPE")
+            raise _BadRowError(f"tag {tag!r} of token {i + 1} ({word!r}) is not BIO: expected O, B-TYPE or I-TYPE")
     return TokenExample(words, tags, row.where)
 
 
@@ -150,7 +150,7 @@ def _span_example(row: Row, task: Task) -> SpanExample:
     for text, start in answers:
         if start < 0 or context[start : start + len(text)] != text:
             stands = context[max(start, 0) : max(start, 0) + len(text)]
-            raise _Problem(
+            raise _BadRowError(
                 f"the answer {text[:60]!r} is not at answer_start {start} of the context, where {stands[:60]!r} stands "
                 "(count characters, not bytes)"
             )
@@ -169,9 +169,9 @@ _MAKERS: dict[Kind, Callable[[Row, Task], Example]] = {
 def _text(row: Row, field: str) -> str:
     value = row.values[field]
     if not isinstance(value, str):
-        raise _Problem(f"'{field}' must be text, got {_got(value)}")
+        raise _BadRowError(f"'{field}' must be text, got {_got(value)}")
     if not value.strip():
-        raise _Problem(f"'{field}' is blank")
+        raise _BadRowError(f"'{field}' is blank")
     _check_characters(value, field)
     return value
 
@@ -183,14 +183,16 @@ def _label(row: Row, task: Task) -> str:
         value = int(value)
     names = task.label_names
     if isinstance(value, bool) or not isinstance(value, int | str):
-        raise _Problem(f"'label' must be a word or a number, got {_got(value)}")
+        raise _BadRowError(f"'label' must be a word or a number, got {_got(value)}")
     text = str(value).strip()
     if not text:
-        raise _Problem("'label' is blank")
+        raise _BadRowError("'label' is blank")
     if names and re.fullmatch(r"-?[0-9]{1,9}", text):
         if not 0 <= int(text) < len(names):
             known = ", ".join(f"{i} = {name}" for i, name in enumerate(names))
-            raise _Problem(f"label {text} is unknown to task '{task.name}' ({known}); for other labels, write words")
+            raise _BadRowError(
+                f"label {text} is unknown to task '{task.name}' ({known}); for other labels, write words"
+            )
         return names[int(text)]
     _check_characters(text, "label")
     return text
@@ -200,7 +202,9 @@ def _strings(row: Row, field: str) -> tuple[str, ...]:
     value = row.values[field]
     if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
         wrong = next((v for v in value if not isinstance(v, str)), None) if isinstance(value, list) else value
-        raise _Problem(f"'{field}' must be a list of strings, got {_got(wrong)}{' in it' * isinstance(value, list)}")
+        raise _BadRowError(
+            f"'{field}' must be a list of strings, got {_got(wrong)}{' in it' * isinstance(value, list)}"
+        )
     for text in value:
         _check_characters(text, field)
     return tuple(value)
@@ -212,24 +216,26 @@ def _answers(value: Any) -> Iterable[tuple[str, int]]:
     if isinstance(value, dict):
         texts, starts = value.get("text"), value.get("answer_start")
         if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):
-            raise _Problem(f"'answers' must be {form}, with as many texts as starts; got {_got(value)}")
+            raise _BadRowError(f"'answers' must be {form}, with as many texts as starts; got {_got(value)}")
         pairs = list(zip(texts, starts, strict=True))
     elif isinstance(value, list) and all(isinstance(answer, dict) for answer in value):
         pairs = [(answer.get("text"), answer.get("answer_start")) for answer in value]
     else:
-        raise _Problem(f"'answers' must be {form}; got {_got(value)}")
+        raise _BadRowError(f"'answers' must be {form}; got {_got(value)}")
     for text, start in pairs:
         if not isinstance(text, str) or not text.strip():
-            raise _Problem(f"the text of an answer must be a text, got {_got(text)}; for no answer give no text at all")
+            raise _BadRowError(
+                f"the text of an answer must be a text, got {_got(text)}; for no answer give no text at all"
+            )
         if isinstance(start, bool) or not isinstance(start, int):
-            raise _Problem(f"'answer_start' must be the index of a character, got {_got(start)}")
+            raise _BadRowError(f"'answer_start' must be the index of a character, got {_got(start)}")
         yield text, start
 
 
 def _check_characters(text: str, field: str) -> None:
     bad = undecodable(text)
     if bad is not None:
-        raise _Problem(f"'{field}' holds half a surrogate pair at character {bad + 1}; write the whole character")
+        raise _BadRowError(f"'{field}' holds half a surrogate pair at character {bad + 1}; write the whole character")
 
 
 def _got(value: Any) -> str:

@@ -16,10 +16,14 @@ _NAME = re.compile(r"(?P<name>[\w.-]+(?:/[\w.-]+)?)(?::(?P<config>[\w.-]+))?(?:\
 def looks_like_hub_name(source: str) -> bool:
     """Whether `source` has the form `name` or `owner/name`, with `:config` and `[split]` if need be.
 
-    A name that ends like a file (a dot and letters), or starts with a dot, is a path.
+    A name that ends like a file (a dot and letters), starts with a dot, or whose first part is a folder here, is a
+    path: the hub is not asked about a slip of the keyboard.
     """
     match = _NAME.fullmatch(source)
-    return match is not None and not source.startswith(".") and not Path(match["name"]).suffix[1:].isalpha()
+    if match is None or source.startswith("."):
+        return False
+    path = Path(match["name"])
+    return not path.suffix[1:].isalpha() and (len(path.parts) == 1 or not path.parent.is_dir())
 
 
 def split_names(source: str) -> list[str]:

@@ -29,7 +29,7 @@ def open_bytes(path: Path) -> BinaryIO:
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Line numbers from 1 and lines with their newline (`\\n`, `\\r\\n` or `\\r`, even mixed); a BOM is dropped.
+    """Line numbers from 1 and lines with their newline (LF, CR LF or CR, even mixed); a BOM is dropped.
 
     Raises: InputError if the file cannot be opened; DataError for text that is not UTF-8, a NUL, a line longer than
     `MAX_LINE`, a damaged or truncated gzip file.

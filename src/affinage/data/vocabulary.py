@@ -1,9 +1,10 @@
 """Training a vocabulary, and what the pieces of one vocabulary are in another."""
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from affinage.errors import InputError
@@ -56,6 +57,7 @@ def train_unigram(lines: Iterable[str], spec: TokenizerSpec, *, max_length: int)
         tokenizer.train_from_iterator(texts, trainer)
     except Exception as error:  # tokenizers raises a bare Exception; this is its rim
         raise InputError(f"the vocabulary could not be trained: {error}") from error
+    tokenizer = _in_order(tokenizer)
     tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, pre_tokenizer
     tokenizer.decoder = decoders.Metaspace(replacement=_WORD_MARK, prepend_scheme="first")
     if tokenizer.get_vocab_size() < 0.9 * spec.vocab_size:
@@ -66,7 +68,7 @@ def train_unigram(lines: Iterable[str], spec: TokenizerSpec, *, max_length: int)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
     )
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
         bos_token="<s>",
         cls_token="<s>",
@@ -74,10 +76,23 @@ def train_unigram(lines: Iterable[str], spec: TokenizerSpec, *, max_length: int)
         eos_token="</s>",
         sep_token="</s>",
         unk_token="<unk>",
-        mask_token="<mask>",
+        mask_token=AddedToken("<mask>", lstrip=True, special=True),
         model_max_length=max_length,
         model_input_names=["input_ids", "attention_mask"],
     )
+
+
+def _in_order(trained: Tokenizer) -> Tokenizer:
+    """The same pieces numbered by falling probability: the trainer's own order differs from run to run.
+
+    The mask takes the space before it, as CamemBERT's does: a masked word has its `▁` masked with it.
+    """
+    scores = dict(json.loads(trained.to_str())["model"]["vocab"])
+    pieces = sorted((p for p in scores if p not in SPECIAL_TOKENS), key=lambda piece: (-scores[piece], piece))
+    vocabulary = [(token, 0.0) for token in SPECIAL_TOKENS] + [(piece, scores[piece]) for piece in pieces]
+    tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=SPECIAL_TOKENS.index("<unk>")))
+    tokenizer.add_special_tokens([AddedToken(token, lstrip=token == "<mask>", special=True) for token in SPECIAL_TOKENS])
+    return tokenizer
 
 
 def _sample(lines: Iterable[str], budget: int) -> Iterator[str]:

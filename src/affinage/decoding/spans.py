@@ -29,7 +29,8 @@ class SpanWindow:
 
 class Answer(TypedDict):
     """An answer; `answer == context[start:end]`, all empty where the model says that there is none. `score`: its
-    probability, in [0, 1], among the candidates that were compared."""
+    probability, in [0, 1], among the candidates that were compared.
+    """
 
     answer: str
     score: float

@@ -49,7 +49,7 @@ class Objective(nn.Module):
         self.names = tuple(_unique(component.name for component in components))
         self._losses = build_losses(components, teacher=teacher is not None)
         self.register_buffer("weights", torch.tensor([c.weight for c in components]), persistent=False)
-        self._teacher = () if teacher is None else (teacher.eval().requires_grad_(False),)
+        self._teacher = () if teacher is None else (_frozen(teacher),)
         self._needs: frozenset[str] = frozenset().union(*(loss.needs for loss in self._losses))
         self._teacher_needs: frozenset[str] = frozenset().union(*(loss.teacher_needs for loss in self._losses))
 
@@ -84,8 +84,14 @@ class Objective(nn.Module):
             return Signals()
         teacher = self._teacher[0]
         if teacher.device != batch.input_ids.device:
-            teacher.to(batch.input_ids.device)
+            teacher.to(batch.input_ids.device)  # type: ignore[arg-type]
         return forward_masked_lm(teacher, batch, self._teacher_needs)
+
+
+def _frozen(teacher: PreTrainedModel) -> PreTrainedModel:
+    teacher.train(False)
+    teacher.requires_grad_(False)
+    return teacher
 
 
 def _unique(names: Iterable[str]) -> Iterator[str]:

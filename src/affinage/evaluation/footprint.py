@@ -3,9 +3,7 @@
 import re
 from pathlib import Path
 
-import torch
 from pydantic import BaseModel, ConfigDict
-from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from affinage.models.layout import layout_of
@@ -57,7 +55,7 @@ def footprint(model: PreTrainedModel, *, length: int = 128, folder: str | Path |
         vocab_size=int(config.vocab_size),
         max_length=int(config.max_position_embeddings) - layout.position_offset,
         parameters=total,
-        size_bytes=_stored_bytes(folder) or sum(t.numel() * t.element_size() for t in _distinct(model)),
+        size_bytes=_stored_bytes(folder) or 4 * total,
         flops=encoder_flops(layers, width, inner, length),
         length=length,
         **parts,
@@ -91,10 +89,6 @@ def _part(name: str) -> str:
 
 def _intermediate_size(config: PretrainedConfig) -> int:
     return int(getattr(config, "intermediate_size", None) or config.hidden_dim)
-
-
-def _distinct(model: nn.Module) -> list[torch.Tensor]:
-    return list(model.parameters())
 
 
 def _stored_bytes(folder: str | Path | None) -> int:

@@ -48,7 +48,7 @@ def metric(name: str) -> Metric:
 
 
 def _ratio(top: Floats, bottom: Floats) -> Floats:
-    """top / bottom, 0 where bottom is 0."""
+    """Top / bottom, 0 where bottom is 0."""
     return np.divide(top, bottom, out=np.zeros(np.broadcast(top, bottom).shape), where=bottom > 0)
 
 
@@ -129,7 +129,7 @@ def normalise_french_answer(text: str) -> str:
     """The same for French: punctuation, French quotation marks and dashes too, becomes a space (so l'État is two
     words), then the articles le la les l' un une des du au aux and the elided d' are left out.
 
-    The list is that of FQuAD (d'Hoffschmidt et al. 2020, section 4), from which d' is missing; ours, and named so.
+    Original: SQuAD's own leaves French articles in. Scores under it are named `_fr` and compare with nothing published.
     """
     text = text.lower().translate(_FRENCH_PUNCTUATION)
     return " ".join(re.sub(r"\b(le|la|les|l|un|une|des|du|au|aux|d)\b", " ", text).split())

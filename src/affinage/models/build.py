@@ -68,5 +68,5 @@ def student_masked_lm(teacher: PreTrainedModel, *, layers: int, dropout: float |
 
 
 def _from_config(config: PretrainedConfig) -> PreTrainedModel:
-    model: PreTrainedModel = AutoModelForMaskedLM.from_config(config)
+    model: PreTrainedModel = AutoModelForMaskedLM.from_config(config)  # type: ignore[no-untyped-call]
     return model

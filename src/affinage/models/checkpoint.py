@@ -1,5 +1,6 @@
 """Models and tokenizers from a folder or a hub name: checked before use, always float32, never remote code."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,15 @@ def check_fit(tokenizer: PreTrainedTokenizerFast, config: PretrainedConfig, *, w
 def max_length(config: PretrainedConfig) -> int:
     """Tokens a row may have, special tokens included."""
     return int(config.max_position_embeddings) - layout_of(config).position_offset
+
+
+def weights_fingerprint(name_or_path: str | Path) -> str:
+    """sha256 of a folder's weights, so that a run knows its model again; a hub name stands for itself."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(name_or_path).glob("*.safetensors")):
+        with path.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest() if Path(name_or_path).is_dir() else str(name_or_path)
 
 
 def task_of(config: PretrainedConfig) -> str | None:

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.activations import ACT2FN
 
-from affinage.models.layout import Layout, layout_of
+from affinage.models.layout import Layout, layout_of, tensor_of
 from affinage.signals import Batch, Signals
 
 
@@ -28,12 +28,11 @@ def forward_masked_lm(model: PreTrainedModel, batch: Batch, needs: frozenset[str
     signals = Signals(hidden_states=tuple(output.hidden_states) if with_hidden else None)
     if "head" not in needs:
         return signals
-    decoder = model.get_submodule(layout.decoder)
     return Signals(
         hidden_states=signals.hidden_states,
         head_input=_head_transform(model, layout, last[batch.head_positions]),
-        head_weight=decoder.weight,
-        head_bias=decoder.bias,
+        head_weight=tensor_of(model, layout.decoder),
+        head_bias=tensor_of(model, layout.decoder, "bias"),
     )
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from torch import Tensor, nn
 from transformers import PretrainedConfig
 
 from affinage.errors import InputError
@@ -110,6 +111,13 @@ LAYOUTS: dict[str, Layout] = {
         num_hidden_layers="n_layers",
     ),
 }
+
+
+def tensor_of(model: nn.Module, path: str, name: str = "weight") -> Tensor:
+    """The parameter `name` of the part at `path`."""
+    tensor = getattr(model.get_submodule(path), name)
+    assert isinstance(tensor, Tensor)
+    return tensor
 
 
 def layout_of(config: PretrainedConfig) -> Layout:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from affinage.errors import InputError
-from affinage.models.layout import Layout, layout_of
+from affinage.models.layout import Layout, layout_of, tensor_of
 
 _LAYER_PARTS = (
     "query",
@@ -79,7 +79,7 @@ def transfer_(
     if head:
         _copy(source.get_submodule(theirs.head_dense), target.get_submodule(ours.head_dense))
         _copy(source.get_submodule(theirs.head_norm), target.get_submodule(ours.head_norm))
-        bias_in, bias_out = source.get_submodule(theirs.decoder).bias, target.get_submodule(ours.decoder).bias
+        bias_in, bias_out = tensor_of(source, theirs.decoder, "bias"), tensor_of(target, ours.decoder, "bias")
         bias_out.copy_(bias_in if pieces is None else _mean_rows(bias_in[:, None], pieces)[:, 0])
     target.tie_weights()
 
@@ -122,8 +122,8 @@ def _copy_word_embeddings(
     ours: Layout,
     pieces: Sequence[Sequence[int]] | None,
 ) -> None:
-    rows = source.get_submodule(theirs.word_embeddings).weight
-    table = target.get_submodule(ours.word_embeddings).weight
+    rows = tensor_of(source, theirs.word_embeddings)
+    table = tensor_of(target, ours.word_embeddings)
     if pieces is not None:
         rows = _mean_rows(rows, pieces)
     if rows.shape != table.shape:
@@ -133,20 +133,20 @@ def _copy_word_embeddings(
 
 def _copy_positions(source: PreTrainedModel, target: PreTrainedModel, theirs: Layout, ours: Layout) -> None:
     """Positions by their meaning: the rows that no token uses are skipped; positions past the source's stay fresh."""
-    rows = source.get_submodule(theirs.position_embeddings).weight[theirs.position_offset :]
+    rows = tensor_of(source, theirs.position_embeddings)[theirs.position_offset :]
     types = None
     if theirs.token_type_embeddings is not None:
-        types = source.get_submodule(theirs.token_type_embeddings).weight
+        types = tensor_of(source, theirs.token_type_embeddings)
     if ours.token_type_embeddings is None:
         if types is not None:
             rows = rows + types[0]
     else:
-        table = target.get_submodule(ours.token_type_embeddings).weight
+        table = tensor_of(target, ours.token_type_embeddings)
         if types is None:
             table.zero_()
         else:
             n = min(len(types), len(table))
             table[:n].copy_(types[:n])
-    table = target.get_submodule(ours.position_embeddings).weight[ours.position_offset :]
+    table = tensor_of(target, ours.position_embeddings)[ours.position_offset :]
     n = min(len(rows), len(table))
     table[:n].copy_(rows[:n])

@@ -20,7 +20,7 @@ def model_card(report: Report, *, base: str | None, language: str, recipe: str, 
 
     `base`: the model it was made from; a path on this machine is left out of the front matter.
     """
-    name = report.models[0].name if report.models else "model"
+    name = Path(report.models[0].path).name if report.models else "model"
     tag, auto_class = _PIPELINE.get(task, ("text-classification", "AutoModelForSequenceClassification"))
     front = {"language": language, "library_name": "transformers", "pipeline_tag": tag, "tags": ["affinage", recipe]}
     if base is not None and not Path(base).exists():
@@ -31,7 +31,8 @@ def model_card(report: Report, *, base: str | None, language: str, recipe: str, 
 
 # {name}
 
-Made with affinage {report.provenance.affinage} by `{report.command}`{made}, recipe `{recipe}` (`recipe.yaml` beside this file).
+Made with affinage {report.provenance.affinage} by `affinage {report.command}`{made}, recipe `{recipe}`
+(`recipe.yaml` beside this file).
 
 ## Figures
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from affinage import __version__
 from affinage.report.report import Hardware, Provenance
 
 
@@ -16,7 +17,7 @@ def provenance(
 ) -> Provenance:
     """The conditions of a run that ends now. `data`: file -> sha256."""
     return Provenance(
-        affinage=_version("affinage") or "source",
+        affinage=__version__,
         python=platform.python_version(),
         torch=_version("torch"),
         transformers=_version("transformers"),

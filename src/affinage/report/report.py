@@ -119,10 +119,10 @@ class Report(_Part):
             blocks.append(_table(columns, [_score_row(score) for score in self.scores]))
         if self.training:
             run = self.training
-            rows = [("steps", f"{run.steps:,}"), ("tokens", f"{run.tokens:,}"), ("minutes", f"{run.seconds / 60:.1f}")]
-            rows += [(f"training {name}", f"{value:.4f}") for name, value in run.losses.items()]
-            rows += [(f"held-out {name}", f"{value:.4f}") for name, value in run.held_out.items()]
-            blocks.append(_table(("training", ""), rows))
+            facts = [("steps", f"{run.steps:,}"), ("tokens", f"{run.tokens:,}"), ("minutes", f"{run.seconds / 60:.1f}")]
+            facts += [(f"training {name}", f"{value:.4f}") for name, value in run.losses.items()]
+            facts += [(f"held-out {name}", f"{value:.4f}") for name, value in run.held_out.items()]
+            blocks.append(_table(("training", ""), facts))
         hardware = self.provenance.hardware
         machine = f"{hardware.cpu}, {hardware.cores} cores, {hardware.memory_gib:.0f} GiB"
         if hardware.accelerator:

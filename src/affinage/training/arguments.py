@@ -69,4 +69,4 @@ def computes_in_bf16(precision: str) -> bool:
         native = bool(torch.cpu._is_avx512_bf16_supported())
     if precision == "bf16" and not native:
         raise InputError("training.precision bf16: this machine does not compute in bfloat16; use auto or fp32")
-    return native
+    return bool(native)

@@ -7,7 +7,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 
-class Clock(TrainerCallback):  # type: ignore[misc]
+class Clock(TrainerCallback):
     """Adds up wall-clock seconds from the beginning of training; what was spent is noted beside each checkpoint."""
 
     def __init__(self, note: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 
-class StopOnInterrupt(TrainerCallback):  # type: ignore[misc]
+class StopOnInterrupt(TrainerCallback):
     """On the first Ctrl-C the step is finished and a checkpoint written; a second one stops at once.
 
     Call `raise_if_stopped` after training.

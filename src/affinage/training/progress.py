@@ -7,7 +7,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 
-class RichProgress(TrainerCallback):  # type: ignore[misc]
+class RichProgress(TrainerCallback):
     """A bar with the last loss; where standard error is no terminal, one line an evaluation instead."""
 
     def __init__(self, label: str, *, quiet: bool = False) -> None:

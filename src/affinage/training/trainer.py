@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import Sampler
-from transformers import PreTrainedModel, PreTrainedTokenizerFast, Trainer, TrainingArguments
+from transformers import PreTrainedModel, PreTrainedTokenizerFast, PrinterCallback, Trainer, TrainingArguments
 
 from affinage.data.rows import EpochSampler, PackedRows
 
@@ -38,7 +38,7 @@ class WeightedLosses(Protocol):
         ...
 
 
-class SumTrainer(Trainer):  # type: ignore[misc]
+class SumTrainer(Trainer):
     """Minimises sum_k weight_k * total_k / count_k, the counts added over accumulation steps and processes first."""
 
     loss_is_scaled_for_ga = True
@@ -65,12 +65,15 @@ class SumTrainer(Trainer):  # type: ignore[misc]
             callbacks=callbacks,
         )
         self.losses: WeightedLosses = model  # type: ignore[assignment]
+        # Trainer adds a callback that prints every log to standard output, which is for results.
+        self.remove_callback(PrinterCallback)
+        self._train_rows = len(rows)
         self._scores = scores
         self._logged = torch.zeros(len(self.losses.names), dtype=torch.float64)
         self._logged_batches = 0
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[Any]:
-        return EpochSampler(len(self.train_dataset), self.args.seed)
+        return EpochSampler(self._train_rows, self.args.seed)
 
     def _get_eval_sampler(self, eval_dataset: Any) -> Sampler[Any]:
         # Epoch 0 of the held-out rows, always: every evaluation sees the same masks.
@@ -110,7 +113,9 @@ class SumTrainer(Trainer):  # type: ignore[misc]
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Mean of every loss over the held-out rows, with masks that never change."""
         began = time.perf_counter()
-        model = self.model.eval()
+        model = self.model
+        assert model is not None
+        model.eval()
         sums = torch.zeros(2, len(self.losses.names), dtype=torch.float64, device=self.args.device)
         for inputs in self.get_eval_dataloader():
             inputs = self._prepare_inputs(inputs)
@@ -130,7 +135,7 @@ class SumTrainer(Trainer):  # type: ignore[misc]
         return metrics
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        folder = Path(output_dir or self.args.output_dir)
+        folder = Path(output_dir or str(self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
         self.losses.student.save_pretrained(folder)
         if parameters := self.losses.loss_parameters():

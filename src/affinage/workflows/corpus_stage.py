@@ -9,7 +9,7 @@ import numpy as np
 from accelerate import PartialState
 from torch.utils.tensorboard import SummaryWriter
 from transformers import PreTrainedTokenizerFast
-from transformers.integrations import TensorBoardCallback
+from transformers.integrations.integration_utils import TensorBoardCallback
 
 from affinage.data.corpus import corpus_lines, is_held_out
 from affinage.data.masking import Masker

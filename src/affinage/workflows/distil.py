@@ -12,7 +12,7 @@ from affinage.distillation.objective import Objective, build_losses
 from affinage.distillation.student import make_student
 from affinage.errors import InputError
 from affinage.evaluation.footprint import footprint
-from affinage.models.checkpoint import check_fit, load_masked_lm, load_tokenizer, max_length
+from affinage.models.checkpoint import check_fit, load_masked_lm, load_tokenizer, max_length, weights_fingerprint
 from affinage.recipe import Recipe
 from affinage.report.provenance import provenance
 from affinage.report.report import ModelEntry, Report
@@ -59,7 +59,7 @@ def distil(
         "verb": "distil",
         "recipe": plan.sha256,
         "teacher": str(teacher),
-        "teacher_weights": _weights_fingerprint(teacher),
+        "teacher_weights": weights_fingerprint(teacher),
         "corpus": data,
     }
     with PartialState().main_process_first():
@@ -94,8 +94,3 @@ def distil(
         )
     return report
 
-
-def _weights_fingerprint(name: str | Path) -> str:
-    """sha256 of a folder's weights; a hub name stands for itself."""
-    weights = Path(name) / "model.safetensors"
-    return fingerprint(weights) if weights.is_file() else str(name)

@@ -19,7 +19,14 @@ from affinage.errors import InputError
 from affinage.evaluation.evaluator import evaluate_model, pad_id, predict_rows, references, takes_types
 from affinage.evaluation.footprint import footprint
 from affinage.evaluation.metrics import metric
-from affinage.models.checkpoint import check_fit, load_task_model, load_tokenizer, max_length, read_config
+from affinage.models.checkpoint import (
+    check_fit,
+    load_task_model,
+    load_tokenizer,
+    max_length,
+    read_config,
+    weights_fingerprint,
+)
 from affinage.recipe import Recipe, Training
 from affinage.report.provenance import provenance
 from affinage.report.report import ModelEntry, Report, Score, TrainingRun
@@ -85,6 +92,7 @@ def finetune(
         "verb": "finetune",
         "recipe": plan.sha256,
         "model": str(model),
+        "weights": weights_fingerprint(model),
         "task": task,
         "data": fingerprints,
         "columns": dict(columns or {}),
@@ -98,6 +106,7 @@ def finetune(
 
     final = load_task_model(best, wanted.kind)
     final.to(network.device)  # type: ignore[arg-type]
+    tokenizer.model_max_length = length  # longer rows would meet positions that were never fine-tuned
     scores: list[Score] = []
     for split, examples in ((rows_of.valid_split, rows_of.valid), ("test", rows_of.test)):
         if examples:

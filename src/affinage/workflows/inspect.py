@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoModel
+from transformers import AutoModel, PreTrainedModel
 
 from affinage.errors import InputError
 from affinage.evaluation.footprint import Footprint, footprint
@@ -24,6 +24,7 @@ def inspect(model: str | Path, *, length: int = 128) -> Footprint:
         raise InputError(f"length {length}: this model takes 1 to {max_length(config)} tokens")
     name = next(iter(config.architectures or ()), None)
     known: Any = getattr(transformers, name, None) if name else None
+    stock = isinstance(known, type) and issubclass(known, PreTrainedModel)
     with torch.device("meta"):
-        network = AutoModel.from_config(config) if known is None else known(config)
+        network = known(config) if stock else AutoModel.from_config(config)
     return footprint(network, length=length, folder=model)

@@ -1,0 +1,1 @@
+"""The command line, one file a verb: arguments -> workflow -> exit code. Results on stdout, all else on stderr."""

@@ -1,0 +1,64 @@
+"""`affinage list losses|tasks`: what a recipe or an option may name."""
+
+import json
+from dataclasses import fields
+from typing import Any
+
+import typer
+
+from affinage.cli.console import write, write_table
+from affinage.cli.options import Json
+
+app = typer.Typer(rich_markup_mode=None, help="List what can be named: losses, tasks.")
+
+
+@app.command()
+def losses(as_json: Json = False) -> None:
+    """What a recipe can name, and its sources.
+
+    \b
+    affinage list losses
+    """
+    import affinage.losses  # noqa: F401  (registers every loss)
+    from affinage.losses.base import distillation_losses
+
+    found: list[dict[str, Any]] = [
+        {
+            "name": entry.name,
+            "summary": entry.summary,
+            "parameters": _parameters(entry.component),
+            "source": entry.source,
+        }
+        for entry in distillation_losses.entries()
+    ]
+    if as_json:
+        write(json.dumps(found, ensure_ascii=False, indent=1))
+        return
+    rows = [(f["name"], f["summary"], _shown(f["parameters"]), f["source"]) for f in found]
+    write_table(("loss", "what it is", "parameters", "source"), rows)
+
+
+@app.command()
+def tasks(as_json: Json = False) -> None:
+    """What a model can be fine-tuned and scored on.
+
+    \b
+    affinage list tasks
+    """
+    from affinage.data.task import load_task, task_names
+
+    found = [load_task(name) for name in task_names()]
+    if as_json:
+        write(json.dumps([task.model_dump(mode="json") for task in found], ensure_ascii=False, indent=1))
+        return
+    rows = [(t.name, t.kind, ", ".join(t.columns), ", ".join(t.metrics), t.description) for t in found]
+    write_table(("task", "kind", "fields", "metrics", "what it is"), rows)
+
+
+def _shown(parameters: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={default}" for name, default in parameters.items())
+
+
+def _parameters(component: Any) -> dict[str, Any]:
+    """Field -> default of a registered dataclass."""
+    return {field.name: field.default for field in fields(component)}

@@ -1,0 +1,54 @@
+"""`affinage pretrain`: arguments of the workflow of that name."""
+
+from typing import Annotated
+
+import typer
+
+from affinage.cli.options import Json, MaxSteps, Out, Overwrite, Quiet, Seed, Settings, overrides
+from affinage.cli.results import show_report
+
+
+def pretrain(
+    ctx: typer.Context,
+    corpus: Annotated[
+        list[str], typer.Argument(metavar="CORPUS", help="Text files (.txt, .gz), folders, hub data sets.")
+    ],
+    out: Out,
+    recipe: Annotated[
+        str, typer.Option("--recipe", metavar="NAME|FILE", help="See: affinage recipe list.")
+    ] = "mini-camembert",
+    init_from: Annotated[
+        str | None, typer.Option("--from", metavar="MODEL", help="Start from a model folder or hub name.")
+    ] = None,
+    settings: Settings = None,
+    max_steps: MaxSteps = None,
+    seed: Seed = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Raw text -> a vocabulary and a language model.
+
+    The model is a masked language model in stock classes (CamemBERT, RoBERTa, BERT, DistilBERT), to be distilled or
+    fine-tuned. With --from it starts from another model, its vocabulary kept or replaced.
+
+    An interrupted run resumes when the same command is given again.
+
+    \b
+    affinage pretrain corpus/ --out runs/teacher
+    affinage pretrain corpus/*.txt.gz --from sentence-transformers/all-MiniLM-L6-v2 --out runs/teacher
+    affinage pretrain corpus/ --set student.num_hidden_layers=4 --max-steps 500 --out runs/small
+    """
+    from affinage.workflows.pretrain import pretrain as run
+
+    report = run(
+        corpus,
+        out=out,
+        recipe=recipe,
+        init_from=init_from,
+        overrides=overrides(settings, max_steps=max_steps, seed=seed),
+        overwrite=overwrite,
+        quiet=quiet,
+        command=ctx.obj,
+    )
+    show_report(report, as_json=as_json, out=out, quiet=quiet)

@@ -1,0 +1,55 @@
+"""How a report is shown to people, or as JSON."""
+
+from typing import TYPE_CHECKING
+
+from affinage.cli.console import say, write, write_table
+
+if TYPE_CHECKING:
+    from affinage.report.report import Report
+
+
+def show_report(report: "Report", *, as_json: bool, out: object = None, quiet: bool = False) -> None:
+    """The figures on stdout; where a model was written, its folder on stderr."""
+    if as_json:
+        write(report.to_json())
+    else:
+        _models(report)
+        _scores(report)
+        _training(report)
+    if out is not None and not quiet:
+        say(f"saved in {out}")
+
+
+def _models(report: "Report") -> None:
+    rows = [(m.name, m.layers, f"{m.parameters:,}", f"{m.size_bytes / 1e6:.1f}") for m in report.models]
+    if rows:
+        write_table(("model", ">layers", ">parameters", ">MB"), rows)
+
+
+def _scores(report: "Report") -> None:
+    rows = [
+        (
+            s.task,
+            s.split or "",
+            s.metric,
+            f"{100 * s.value:.1f}",
+            "" if s.low is None or s.high is None else f"{100 * s.low:.1f} to {100 * s.high:.1f}",
+            "" if s.baseline is None else f"{100 * s.baseline:.1f}",
+            f"{s.n:,}",
+        )
+        for s in report.scores
+    ]
+    if rows:
+        write("")
+        write_table(("task", "part", "metric", ">score %", ">95 % interval", ">baseline %", ">n"), rows)
+
+
+def _training(report: "Report") -> None:
+    run = report.training
+    if run is None:
+        return
+    rows = [("steps", f"{run.steps:,}"), ("tokens", f"{run.tokens:,}"), ("minutes", f"{run.seconds / 60:.1f}")]
+    rows += [(f"training {name}", f"{value:.4f}") for name, value in run.losses.items()]
+    rows += [(f"held-out {name}", f"{value:.4f}") for name, value in run.held_out.items()]
+    write("")
+    write_table(("training", ">"), rows)

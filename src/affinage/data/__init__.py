@@ -1,0 +1,1 @@
+"""Texts, labels, tokens and rows."""

@@ -1,0 +1,1 @@
+"""Stock models: their layout, signals, weights and folders. The only importer of transformers' model classes."""

@@ -1,0 +1,1 @@
+"""Running the optimiser: steps, checkpoints, resume, progress."""

@@ -1,0 +1,169 @@
+"""Promises of every registered loss, so that a newcomer's is checked before anyone reads it."""
+
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import affinage.losses  # noqa: F401  (registers every loss)
+from affinage.errors import InputError
+from affinage.losses.base import NEEDS, DistillationLoss, distillation_losses
+from affinage.signals import IGNORED, Batch, Signals
+
+NAMES = [entry.name for entry in distillation_losses.entries()]
+ZERO_AT_AGREEMENT = {"soft_kl", "reverse_soft_kl", "soft_jensen_shannon", "cosine_distance"}
+ROWS, TOKENS, WIDTH, VOCABULARY = 3, 7, 5, 11
+
+every_loss = pytest.mark.parametrize("name", NAMES)
+
+
+def a_batch() -> Batch:
+    """Rows of 7, 4 and 2 real tokens; a third of them are to be guessed."""
+    random = torch.Generator().manual_seed(1)
+    ids = torch.randint(VOCABULARY, (ROWS, TOKENS), generator=random)
+    mask = torch.arange(TOKENS) < torch.tensor([[7], [4], [2]])
+    labels = torch.full_like(ids, IGNORED)
+    guessed = mask & (torch.arange(TOKENS) % 3 == 1)
+    labels[guessed] = ids[guessed]
+    return Batch(input_ids=ids, mask=mask, segments=mask.long(), labels=labels)
+
+
+def signals_of(hidden: Tensor, weight: Tensor, bias: Tensor, batch: Batch) -> Signals:
+    """Everything a loss may ask for, made of hidden states (2, B, T, H)."""
+    return Signals(
+        logits=hidden[-1][:, 0] @ weight.t(),
+        hidden_states=tuple(hidden),
+        head_input=hidden[-1][batch.head_positions],
+        head_weight=weight,
+        head_bias=bias,
+    )
+
+
+def leaves(seed: int) -> list[Tensor]:
+    random = torch.Generator().manual_seed(seed)
+    shapes = ((2, ROWS, TOKENS, WIDTH), (VOCABULARY, WIDTH), (VOCABULARY,))
+    return [torch.randn(shape, generator=random).requires_grad_() for shape in shapes]
+
+
+def value_of(loss: DistillationLoss, student: list[Tensor], teacher: list[Tensor], batch: Batch) -> Tensor:
+    return loss(signals_of(*student, batch), signals_of(*teacher, batch), batch).total
+
+
+@every_loss
+def test_the_sum_is_a_finite_scalar_and_the_count_that_of_its_positions(name: str) -> None:
+    loss, batch = distillation_losses.build(name), a_batch()
+    found = loss(signals_of(*leaves(2), batch), signals_of(*leaves(3), batch), batch)
+    total, count = found.total, found.count
+    positions = loss.positions(batch)
+    assert total.shape == () and total.isfinite() and total != 0
+    assert positions.shape == batch.mask.shape and positions.dtype == torch.bool
+    assert count.shape == () and count == positions.sum() > 0
+    assert not (positions & ~batch.mask).any()
+
+
+@every_loss
+def test_zero_at_agreement_exactly_where_the_documentation_says_so(name: str) -> None:
+    loss, batch, student = distillation_losses.build(name), a_batch(), leaves(2)
+    at_agreement = value_of(loss, student, student, batch).item()
+    elsewhere = value_of(loss, student, leaves(3), batch).item()
+    is_divergence = name in ZERO_AT_AGREEMENT
+    assert ("; 0 " in distillation_losses.entry(name).summary) == is_divergence
+    assert (abs(at_agreement) < 1e-5) == is_divergence
+    assert abs(elsewhere) > 0.1
+    if is_divergence:
+        assert elsewhere > at_agreement
+
+
+@every_loss
+def test_the_gradient_reaches_the_student_and_only_the_student(name: str) -> None:
+    loss, batch, student, teacher = distillation_losses.build(name), a_batch(), leaves(2), leaves(3)
+    value_of(loss, student, teacher, batch).backward()  # type: ignore[no-untyped-call]
+    assert all(leaf.grad is None for leaf in teacher)
+    hidden, weight, _ = student
+    assert hidden.grad is not None and hidden.grad.isfinite().all()
+    assert (hidden.grad[-1][loss.positions(batch)].abs().sum(-1) > 0).all()
+    if "head" in loss.needs:
+        assert weight.grad is not None and weight.grad.abs().sum() > 0
+
+
+@every_loss
+def test_nothing_reaches_the_loss_from_padding(name: str) -> None:
+    loss, batch = distillation_losses.build(name), a_batch()
+    clean = value_of(loss, leaves(2), leaves(3), batch)
+    student, teacher = leaves(2), leaves(3)
+    with torch.no_grad():
+        for hidden in (student[0], teacher[0]):
+            hidden[:, ~batch.mask] = 9 * torch.randn(hidden[:, ~batch.mask].shape)
+    ids = torch.where(batch.mask, batch.input_ids, torch.randint(VOCABULARY, batch.input_ids.shape))
+    noisy = loss(signals_of(*student, batch), signals_of(*teacher, batch), replace(batch, input_ids=ids))
+    assert torch.equal(noisy.total, clean)
+    assert noisy.count == loss.positions(batch).sum()
+    noisy.total.backward()  # type: ignore[no-untyped-call]
+    assert student[0].grad is not None and not student[0].grad[:, ~batch.mask].any()
+
+
+@every_loss
+def test_the_order_of_the_rows_does_not_matter(name: str) -> None:
+    loss, batch, student, teacher = distillation_losses.build(name), a_batch(), leaves(2), leaves(3)
+    order = torch.tensor([2, 0, 1])
+    tensors: dict[str, Any] = {
+        field.name: None if (value := getattr(batch, field.name)) is None else value[order] for field in fields(batch)
+    }
+    shuffled = [[hidden[:, order], *head] for hidden, *head in (student, teacher)]
+    expected = value_of(loss, student, teacher, batch)
+    assert value_of(loss, *shuffled, Batch(**tensors)).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@every_loss
+def test_head_rows_of_another_selection_give_the_same_sum(name: str) -> None:
+    """The objective selects the union of all losses' positions: a loss must find its own rows among them."""
+    loss, batch = distillation_losses.build(name), a_batch()
+    wider = replace(batch, selected=loss.positions(batch) | (torch.arange(TOKENS) == 0))
+    expected = value_of(loss, leaves(2), leaves(3), replace(batch, selected=loss.positions(batch)))
+    assert value_of(loss, leaves(2), leaves(3), wider).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@every_loss
+def test_an_empty_batch_sums_to_zero(name: str) -> None:
+    batch = replace(
+        a_batch(), mask=torch.zeros(ROWS, TOKENS, dtype=torch.bool), labels=torch.full((ROWS, TOKENS), IGNORED)
+    )
+    result = distillation_losses.build(name)(signals_of(*leaves(2), batch), signals_of(*leaves(3), batch), batch)
+    assert (result.total.item(), result.count.item(), result.mean.item()) == (0, 0, 0)
+
+
+@every_loss
+def test_the_entry_says_what_it_is_and_whence_it_comes(name: str) -> None:
+    entry = distillation_losses.entry(name)
+    assert entry.source.strip() and entry.summary
+    assert is_dataclass(entry.component) and entry.component.__dataclass_params__.frozen  # type: ignore[attr-defined]
+    assert entry.component.needs | entry.component.teacher_needs <= NEEDS
+    assert distillation_losses.build(name) == distillation_losses.build(name)
+
+
+@every_loss
+def test_an_unknown_parameter_is_named_with_those_there_are(name: str) -> None:
+    known = [field.name for field in fields(distillation_losses.entry(name).component)]  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="unknown parameter 'temprature'") as caught:
+        distillation_losses.build(name, {"temprature": 1.0})
+    assert str(caught.value).endswith(f"Known: {', '.join(sorted(known)) or 'none'}")
+    with pytest.raises(InputError, match="unknown parameter 'needs'"):  # no parameter, though an attribute
+        distillation_losses.build(name, {"needs": ["head"]})
+
+
+def test_an_unknown_loss_is_named_with_the_nearest() -> None:
+    with pytest.raises(InputError, match=r"unknown loss 'soft-kl'\. Did you mean 'soft_kl'\?"):
+        distillation_losses.build("soft-kl")
+
+
+@pytest.mark.parametrize("params", [{"temperature": 0}, {"temperature": -1}, {"temperature": "warm"}, {"tokens": "all"}])
+def test_a_value_outside_its_range_is_refused_by_name(params: dict[str, Any]) -> None:
+    (key,) = params
+    with pytest.raises(InputError, match=f"loss 'soft_kl': {key}: "):
+        distillation_losses.build("soft_kl", params)
+
+
+def test_the_list_of_divergences_names_registered_losses() -> None:
+    assert set(NAMES) >= ZERO_AT_AGREEMENT
