@@ -68,7 +68,9 @@ def _file_lines(path: Path) -> Iterator[str]:
             while raw := stream.readline(MAX_LINE_BYTES + 1):
                 number += 1
                 if len(raw) > MAX_LINE_BYTES:
-                    raise DataError(f"{path}:{number}: a line of more than {MAX_LINE_BYTES:,} bytes; break the text into lines")
+                    raise DataError(
+                        f"{path}:{number}: a line of more than {MAX_LINE_BYTES:,} bytes; break the text into lines"
+                    )
                 line = _decode(raw, path, number)
                 if line:
                     yield line
@@ -80,7 +82,9 @@ def _decode(raw: bytes, path: Path, number: int) -> str:
     try:
         line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}:{number}: not UTF-8 (byte {error.start + 1} of the line); convert the file first") from None
+        raise DataError(
+            f"{path}:{number}: not UTF-8 (byte {error.start + 1} of the line); convert the file first"
+        ) from None
     if "\0" in line:
         raise DataError(f"{path}:{number}: holds a NUL character, so this is no text file")
     return line.strip()

@@ -68,7 +68,7 @@ def train_unigram(lines: Iterable[str], spec: TokenizerSpec, *, max_length: int)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
     )
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token="<s>",
         cls_token="<s>",
@@ -91,7 +91,9 @@ def _in_order(trained: Tokenizer) -> Tokenizer:
     pieces = sorted((p for p in scores if p not in SPECIAL_TOKENS), key=lambda piece: (-scores[piece], piece))
     vocabulary = [(token, 0.0) for token in SPECIAL_TOKENS] + [(piece, scores[piece]) for piece in pieces]
     tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=SPECIAL_TOKENS.index("<unk>")))
-    tokenizer.add_special_tokens([AddedToken(token, lstrip=token == "<mask>", special=True) for token in SPECIAL_TOKENS])
+    tokenizer.add_special_tokens(
+        [AddedToken(token, lstrip=token == "<mask>", special=True) for token in SPECIAL_TOKENS]
+    )
     return tokenizer
 
 

@@ -4,11 +4,9 @@ from transformers import PreTrainedModel
 
 from affinage.errors import InputError
 from affinage.models.build import student_masked_lm
-from affinage.models.layout import layout_of
+from affinage.models.layout import layout_of, widths_of
 from affinage.models.transfer import layer_map, transfer_
 from affinage.recipe import StudentSpec
-
-_WIDTHS = ("hidden_size", "num_attention_heads", "intermediate_size")
 
 
 def student_layers(spec: StudentSpec, teacher_layers: int) -> tuple[int, ...]:
@@ -21,6 +19,8 @@ def student_layers(spec: StudentSpec, teacher_layers: int) -> tuple[int, ...]:
         wanted = (teacher_layers + 1) // 2
     if spec.layers == "odd" and spec.num_hidden_layers is None:
         wanted = teacher_layers // 2
+    if wanted < 1:
+        raise InputError(f"student.layers {spec.layers!r} takes no layer of the teacher's {teacher_layers}")
     if wanted > teacher_layers:
         raise InputError(f"student.num_hidden_layers {wanted} exceeds the teacher's {teacher_layers} layers")
     return layer_map(spec.layers, teacher_layers, wanted)
@@ -28,8 +28,8 @@ def student_layers(spec: StudentSpec, teacher_layers: int) -> tuple[int, ...]:
 
 def check_student(spec: StudentSpec, teacher: PreTrainedModel) -> None:
     """Raises: InputError where the spec asks for more than copying layers can give."""
-    for key in _WIDTHS:
-        wanted, theirs = getattr(spec, key), getattr(teacher.config, key)
+    for key, theirs in widths_of(teacher.config).items():
+        wanted = getattr(spec, key)
         if wanted is not None and wanted != theirs:
             raise InputError(
                 f"student.{key} {wanted} differs from the teacher's {theirs}; a student starts from the teacher's layers "

@@ -148,7 +148,7 @@ def _forward(
     is found out at once.
     """
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i].input_ids))
-    model.eval()  # type: ignore[no-untyped-call]
+    model.eval()
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
         batch = pad_rows([rows[i] for i in chosen], pad_id=pad_id, with_types=takes_types(model))

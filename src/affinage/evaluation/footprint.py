@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 from transformers import PretrainedConfig, PreTrainedModel
 
-from affinage.models.layout import layout_of
+from affinage.models.layout import layout_of, position_offset
 
 
 class Footprint(BaseModel):
@@ -41,8 +41,12 @@ def footprint(model: PreTrainedModel, *, length: int = 128, folder: str | Path |
     config = model.config
     layout = layout_of(config)
     parts = dict.fromkeys(("embeddings", "encoder", "pooler", "head"), 0)
-    for name, parameter in model.named_parameters():  # tied parameters appear once, under their first name
-        parts[_part(name)] += parameter.numel()
+    seen: set[int] = set()
+    named = [(_part(name), parameter) for name, parameter in model.named_parameters(remove_duplicate=False)]
+    for part, parameter in sorted(named, key=lambda entry: entry[0] != "embeddings"):  # tied ones count there
+        if id(parameter) not in seen:
+            parts[part] += parameter.numel()
+        seen.add(id(parameter))
     total = sum(parts.values())
     layers, width = int(getattr(config, layout.num_hidden_layers)), int(config.hidden_size)
     inner = _intermediate_size(config)
@@ -53,7 +57,7 @@ def footprint(model: PreTrainedModel, *, length: int = 128, folder: str | Path |
         heads=int(config.num_attention_heads),
         intermediate_size=inner,
         vocab_size=int(config.vocab_size),
-        max_length=int(config.max_position_embeddings) - layout.position_offset,
+        max_length=int(config.max_position_embeddings) - position_offset(config),
         parameters=total,
         size_bytes=_stored_bytes(folder) or 4 * total,
         flops=encoder_flops(layers, width, inner, length),

@@ -39,7 +39,8 @@ def chunked_loss(student: Signals, rows: Tensor, target: Callable[[Tensor], Tens
     if bias is None:
         bias = student.head_weight.new_zeros(student.head_weight.shape[0])
     total: Tensor = _Chunked.apply(  # type: ignore[no-untyped-call]
-        student.head_input[rows], student.head_weight, bias, rows, target, token_loss)
+        student.head_input[rows], student.head_weight, bias, rows, target, token_loss
+    )
     return total
 
 

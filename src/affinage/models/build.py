@@ -23,7 +23,14 @@ def fresh_masked_lm(spec: StudentSpec, tokenizer: PreTrainedTokenizerFast) -> Pr
 
     Raises: InputError where a size is missing or the heads do not divide the width.
     """
-    sizes = ("architecture", "num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size", "max_length")
+    sizes = (
+        "architecture",
+        "num_hidden_layers",
+        "hidden_size",
+        "num_attention_heads",
+        "intermediate_size",
+        "max_length",
+    )
     missing = [key for key in sizes if getattr(spec, key) is None]
     if missing:
         raise InputError(f"pre-training needs the model's shape; missing: {', '.join(f'student.{k}' for k in missing)}")
@@ -33,7 +40,7 @@ def fresh_masked_lm(spec: StudentSpec, tokenizer: PreTrainedTokenizerFast) -> Pr
             f"student.hidden_size {spec.hidden_size} is not a multiple of student.num_attention_heads "
             f"{spec.num_attention_heads}"
         )
-    layout = LAYOUTS[spec.architecture]
+    after_pad = LAYOUTS[spec.architecture].positions_after_pad
     dropout = 0.1 if spec.dropout is None else spec.dropout
     values: dict[str, Any] = {
         "num_hidden_layers": spec.num_hidden_layers,
@@ -43,14 +50,14 @@ def fresh_masked_lm(spec: StudentSpec, tokenizer: PreTrainedTokenizerFast) -> Pr
         "hidden_dropout_prob": dropout,
         "attention_probs_dropout_prob": dropout,
         "vocab_size": len(tokenizer),
-        "max_position_embeddings": spec.max_length + layout.position_offset,
+        "max_position_embeddings": spec.max_length + (tokenizer.pad_token_id + 1 if after_pad else 0),
         "pad_token_id": tokenizer.pad_token_id,
         "bos_token_id": tokenizer.cls_token_id,
         "eos_token_id": tokenizer.sep_token_id,
     }
     if spec.architecture == "distilbert":
         values = {_DISTILBERT_NAMES.get(key, key): value for key, value in values.items()}
-    elif layout.position_offset:
+    elif after_pad:
         values["type_vocab_size"] = 1
     return _from_config(AutoConfig.for_model(spec.architecture, **values))
 
@@ -60,13 +67,16 @@ def student_masked_lm(teacher: PreTrainedModel, *, layers: int, dropout: float |
     config: PretrainedConfig = teacher.config.__class__.from_dict(teacher.config.to_dict())
     setattr(config, LAYOUTS[config.model_type].num_hidden_layers, layers)
     if dropout is not None:
-        names = ("dropout", "attention_dropout") if config.model_type == "distilbert" else (
-            "hidden_dropout_prob", "attention_probs_dropout_prob")
+        names = (
+            ("dropout", "attention_dropout")
+            if config.model_type == "distilbert"
+            else ("hidden_dropout_prob", "attention_probs_dropout_prob")
+        )
         for name in names:
             setattr(config, name, dropout)
     return _from_config(config)
 
 
 def _from_config(config: PretrainedConfig) -> PreTrainedModel:
-    model: PreTrainedModel = AutoModelForMaskedLM.from_config(config)  # type: ignore[no-untyped-call]
+    model: PreTrainedModel = AutoModelForMaskedLM.from_config(config)
     return model

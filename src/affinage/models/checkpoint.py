@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from transformers import (
@@ -18,9 +18,11 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from affinage.data.task import Kind
 from affinage.errors import InputError
-from affinage.models.layout import layout_of
+from affinage.models.layout import layout_of, position_offset
+
+Kind = Literal["sequence", "pair", "token", "span"]
+"""What a head is for: as `Kind` of `data.task`, which has the same rank as this file."""
 
 _CLASSES: dict[str, Any] = {
     "sequence": AutoModelForSequenceClassification,
@@ -91,7 +93,11 @@ def load_task_model(
 
 def refuse_other_head(name_or_path: str | Path, kind: Kind) -> None:
     """Raises: InputError where the config says that the model was fine-tuned for another kind of task."""
-    expected = {"sequence": "ForSequenceClassification", "token": "ForTokenClassification", "span": "ForQuestionAnswering"}
+    expected = {
+        "sequence": "ForSequenceClassification",
+        "token": "ForTokenClassification",
+        "span": "ForQuestionAnswering",
+    }
     suffix = expected["sequence" if kind == "pair" else kind]
     architectures = read_config(name_or_path).architectures or []
     heads = [a for a in architectures if any(a.endswith(s) for s in expected.values())]
@@ -111,7 +117,7 @@ def check_fit(tokenizer: PreTrainedTokenizerFast, config: PretrainedConfig, *, w
 
 def max_length(config: PretrainedConfig) -> int:
     """Tokens a row may have, special tokens included."""
-    return int(config.max_position_embeddings) - layout_of(config).position_offset
+    return int(config.max_position_embeddings) - position_offset(config)
 
 
 def weights_fingerprint(name_or_path: str | Path) -> str:

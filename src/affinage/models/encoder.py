@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.activations import ACT2FN
 
-from affinage.models.layout import Layout, layout_of, tensor_of
+from affinage.models.layout import Layout, layout_of, position_offset, tensor_of
 from affinage.signals import Batch, Signals
 
 
@@ -18,7 +18,7 @@ def forward_masked_lm(model: PreTrainedModel, batch: Batch, needs: frozenset[str
     layout = layout_of(model.config)
     inputs = {"input_ids": batch.input_ids, "attention_mask": _attention_mask(model, batch)}
     if batch.segments is not None:
-        inputs["position_ids"] = _position_ids(batch.segments, layout.position_offset)
+        inputs["position_ids"] = _position_ids(batch.segments, position_offset(model.config))
     if layout.token_type_embeddings is not None:
         types = batch.token_type_ids
         inputs["token_type_ids"] = torch.zeros_like(batch.input_ids) if types is None else types

@@ -34,10 +34,12 @@ class Layout:
     """the vocabulary projection: its weight is tied to the word embeddings"""
     head_activation: str | None
     """name of the config entry that holds it; None: always GELU"""
-    position_offset: int
-    """rows at the start of the position table that no token uses"""
+    positions_after_pad: bool
+    """positions count from the pad token's id + 1: the rows of the position table before it are used by no token"""
     num_hidden_layers: str = "num_hidden_layers"
     """config entry for the number of layers"""
+    intermediate_size: str = "intermediate_size"
+    """config entry for the width of the feed-forward network"""
 
 
 _BERT_LAYER = {
@@ -72,7 +74,7 @@ def _roberta(model_type: str) -> Layout:
         head_norm="lm_head.layer_norm",
         decoder="lm_head.decoder",
         head_activation=None,
-        position_offset=2,
+        positions_after_pad=True,
     )
 
 
@@ -89,7 +91,7 @@ LAYOUTS: dict[str, Layout] = {
         head_norm="cls.predictions.transform.LayerNorm",
         decoder="cls.predictions.decoder",
         head_activation="hidden_act",
-        position_offset=0,
+        positions_after_pad=False,
     ),
     "distilbert": Layout(
         model_type="distilbert",
@@ -107,8 +109,9 @@ LAYOUTS: dict[str, Layout] = {
         head_norm="vocab_layer_norm",
         decoder="vocab_projector",
         head_activation="activation",
-        position_offset=0,
+        positions_after_pad=False,
         num_hidden_layers="n_layers",
+        intermediate_size="hidden_dim",
     ),
 }
 
@@ -123,5 +126,21 @@ def tensor_of(model: nn.Module, path: str, name: str = "weight") -> Tensor:
 def layout_of(config: PretrainedConfig) -> Layout:
     """The layout of a model's config. Raises: InputError for an architecture that has none."""
     if config.model_type not in LAYOUTS:
-        raise InputError(f"architecture '{config.model_type}' is not supported yet; known: {', '.join(sorted(LAYOUTS))}")
+        raise InputError(
+            f"architecture '{config.model_type}' is not supported yet; known: {', '.join(sorted(LAYOUTS))}"
+        )
     return LAYOUTS[config.model_type]
+
+
+def position_offset(config: PretrainedConfig) -> int:
+    """Row of the position table that a text's first token uses."""
+    return int(config.pad_token_id) + 1 if layout_of(config).positions_after_pad else 0
+
+
+def widths_of(config: PretrainedConfig) -> dict[str, int]:
+    """`hidden_size`, `num_attention_heads` and `intermediate_size`, whatever the architecture calls them."""
+    return {
+        "hidden_size": int(config.hidden_size),
+        "num_attention_heads": int(config.num_attention_heads),
+        "intermediate_size": int(getattr(config, layout_of(config).intermediate_size)),
+    }

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from affinage.errors import InputError
-from affinage.models.layout import Layout, layout_of, tensor_of
+from affinage.models.layout import Layout, layout_of, position_offset, tensor_of, widths_of
 
 _LAYER_PARTS = (
     "query",
@@ -91,9 +91,10 @@ def _blocks(model: PreTrainedModel, layout: Layout) -> list[nn.Module]:
 
 
 def _check_widths(source: PreTrainedModel, target: PreTrainedModel) -> None:
-    for key in ("hidden_size", "intermediate_size", "hidden_dim", "num_attention_heads", "n_heads"):
-        ours, theirs = getattr(target.config, key, None), getattr(source.config, key, None)
-        if ours is not None and theirs is not None and ours != theirs:
+    widths = widths_of(source.config)
+    for key, ours in widths_of(target.config).items():
+        theirs = widths[key]
+        if ours != theirs:
             raise InputError(
                 f"{key} {ours} differs from the starting model's {theirs}: weights can only be copied between equal "
                 f"widths; leave student.{key} out to take the starting model's"
@@ -133,7 +134,10 @@ def _copy_word_embeddings(
 
 def _copy_positions(source: PreTrainedModel, target: PreTrainedModel, theirs: Layout, ours: Layout) -> None:
     """Positions by their meaning: the rows that no token uses are skipped; positions past the source's stay fresh."""
-    rows = tensor_of(source, theirs.position_embeddings)[theirs.position_offset :]
+    begin_in, begin_out = position_offset(source.config), position_offset(target.config)
+    if begin_in == begin_out:
+        begin_in = begin_out = 0  # the unused rows too: the copy is then bit by bit the source's table
+    rows = tensor_of(source, theirs.position_embeddings)[begin_in:]
     types = None
     if theirs.token_type_embeddings is not None:
         types = tensor_of(source, theirs.token_type_embeddings)
@@ -147,6 +151,6 @@ def _copy_positions(source: PreTrainedModel, target: PreTrainedModel, theirs: La
         else:
             n = min(len(types), len(table))
             table[:n].copy_(types[:n])
-    table = tensor_of(target, ours.position_embeddings)[ours.position_offset :]
+    table = tensor_of(target, ours.position_embeddings)[begin_out:]
     n = min(len(rows), len(table))
     table[:n].copy_(rows[:n])

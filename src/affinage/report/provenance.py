@@ -11,6 +11,8 @@ from pathlib import Path
 from affinage import __version__
 from affinage.report.report import Hardware, Provenance
 
+CPUINFO = Path("/proc/cpuinfo")
+
 
 def provenance(
     *, command: str, seed: int | None, recipe_sha256: str | None, data: Mapping[str, str], seconds: float
@@ -21,7 +23,9 @@ def provenance(
         python=platform.python_version(),
         torch=_version("torch"),
         transformers=_version("transformers"),
-        hardware=Hardware(cpu=_cpu(), cores=_cores(), memory_gib=round(_memory_gib(), 1), accelerator=_accelerator()),
+        hardware=Hardware(
+            cpu=cpu_name(), cores=_cores(), memory_gib=round(_memory_gib(), 1), accelerator=accelerator()
+        ),
         command=command,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         seed=seed,
@@ -38,9 +42,10 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _cpu() -> str:
+def cpu_name() -> str:
+    """Model name of the processor, or its architecture where the kernel does not say."""
     try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        for line in CPUINFO.read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     except OSError:
@@ -60,7 +65,7 @@ def _memory_gib() -> float:
         return 0.0
 
 
-def _accelerator() -> str | None:
+def accelerator() -> str | None:
     """Name of the GPU, asked of its driver's tool so that torch need not be imported."""
     try:
         answer = subprocess.run(

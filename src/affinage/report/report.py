@@ -147,5 +147,6 @@ def _score_row(score: Score) -> tuple[str, ...]:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows)]
-    return "\n".join(lines)
+    cells = [[" ".join(cell.replace("|", r"\|").split()) for cell in row] for row in (header, *rows)]
+    cells.insert(1, ["---"] * len(header))
+    return "\n".join("| " + " | ".join(row) + " |" for row in cells)

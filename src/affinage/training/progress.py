@@ -33,9 +33,7 @@ class RichProgress(TrainerCallback):
         self._task = self._bar.add_task(self._label, total=state.max_steps, completed=state.global_step, loss="")
         self._bar.start()
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self._bar is not None:
             self._bar.update(self._task, completed=state.global_step, loss=self._loss)
 

@@ -18,6 +18,7 @@ from transformers import (
 from affinage.data.batches import LabelledRows, LengthGroups
 from affinage.recipe import Training
 from affinage.training.arguments import total_steps, training_arguments
+from affinage.training.cadence import LogWithCheckpoints, TellEpoch
 from affinage.training.run_folder import RunFolder
 
 Score = Callable[[PreTrainedModel], Mapping[str, float]]
@@ -49,18 +50,19 @@ class TaskTrainer(Trainer):
             load_best_model_at_end=True,
             include_num_input_tokens_seen="non_padding",
         )
+        self._sampler = LengthGroups(rows.lengths, args.train_batch_size, args.seed)
         super().__init__(
             model=model,
             args=args,
             train_dataset=rows,
             eval_dataset=[],  # `evaluate` below has its own; the Trainer only asks that there be one
             data_collator=rows.collate,
-            callbacks=[*callbacks, _EvaluateAtEnd()],
+            callbacks=[*callbacks, TellEpoch(self._sampler), _EvaluateAtEnd(), LogWithCheckpoints()],
         )
         self.remove_callback(PrinterCallback)  # it writes to standard output, which is for results
         # The stock losses are means over a batch: the Trainer divides by the accumulation steps itself.
         self.model_accepts_loss_kwargs = False
-        self._score, self._rows, self._network = score, rows, model
+        self._score, self._network = score, model
 
     @property
     def best_checkpoint(self) -> Path:
@@ -71,7 +73,7 @@ class TaskTrainer(Trainer):
         return Path(best)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
-        return LengthGroups(self._rows.lengths, self.args.train_batch_size, self.args.seed)
+        return self._sampler
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """The scores of the present weights, as `eval_<metric>`."""
@@ -83,9 +85,7 @@ class TaskTrainer(Trainer):
 
 
 class _EvaluateAtEnd(TrainerCallback):
-    """Scores the last step too, where the evenly spread evaluations do not fall on it, and logs at every checkpoint: a
-    mean loss reaches back to the last log, and a resumed run must give the same.
-    """
+    """Scores the last step too, where the evenly spread evaluations do not fall on it."""
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -93,6 +93,4 @@ class _EvaluateAtEnd(TrainerCallback):
         if state.global_step >= state.max_steps:
             control.should_evaluate = True
             control.should_save = True
-        if control.should_save:
-            control.should_log = True
         return control

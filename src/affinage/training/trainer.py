@@ -12,6 +12,7 @@ from torch.utils.data import Sampler
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, PrinterCallback, Trainer, TrainingArguments
 
 from affinage.data.rows import EpochSampler, PackedRows
+from affinage.training.cadence import LogWithCheckpoints, TellEpoch
 
 _LOSS_PARAMETERS = "losses.safetensors"
 
@@ -55,6 +56,7 @@ class SumTrainer(Trainer):
         scores: Callable[[], dict[str, float]] = dict,
     ) -> None:
         """`scores` gives further held-out figures at each evaluation."""
+        self._sampler = EpochSampler(len(rows), args.seed)
         super().__init__(
             model=model,
             args=args,
@@ -62,18 +64,17 @@ class SumTrainer(Trainer):
             eval_dataset=held_out,
             data_collator=rows.collate,
             processing_class=tokenizer,
-            callbacks=callbacks,
+            callbacks=[*callbacks, TellEpoch(self._sampler), LogWithCheckpoints()],
         )
         self.losses: WeightedLosses = model  # type: ignore[assignment]
         # Trainer adds a callback that prints every log to standard output, which is for results.
         self.remove_callback(PrinterCallback)
-        self._train_rows = len(rows)
         self._scores = scores
         self._logged = torch.zeros(len(self.losses.names), dtype=torch.float64)
         self._logged_batches = 0
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[Any]:
-        return EpochSampler(self._train_rows, self.args.seed)
+        return self._sampler
 
     def _get_eval_sampler(self, eval_dataset: Any) -> Sampler[Any]:
         # Epoch 0 of the held-out rows, always: every evaluation sees the same masks.

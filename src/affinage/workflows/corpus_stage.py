@@ -104,14 +104,17 @@ def train_stage(
     checkpoint = folder.last_checkpoint()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     stop.raise_if_stopped()
-    held_out = trainer.evaluate()
+    history = trainer.state.log_history
+    # The last evaluation may have fallen on the last step already.
+    last = next((entry for entry in reversed(history) if "eval_loss" in entry and entry["step"] == steps), None)
+    held_out = last or trainer.evaluate()
     seen = settings.batch_size * settings.gradient_accumulation_steps * PartialState().num_processes * steps
     return TrainingRun(
         steps=steps,
         tokens=round(rows.train.tokens * seen / len(rows.train)),
         seconds=clock.seconds,
         losses=_last(trainer.state.log_history, objective.names),
-        held_out={key[5:]: value for key, value in held_out.items() if key != "eval_seconds"},
+        held_out={key[5:]: v for key, v in held_out.items() if key.startswith("eval_") and key != "eval_seconds"},
     )
 
 

@@ -39,7 +39,9 @@ def distil(
     began = time.perf_counter()
     plan = Recipe.load(recipe, overrides)
     if plan.kind != "distil" or len(plan.stages) != 1:
-        raise InputError(f"recipe '{plan.name}' is for {plan.kind} with {len(plan.stages)} stages; distil takes one stage")
+        raise InputError(
+            f"recipe '{plan.name}' is for {plan.kind} with {len(plan.stages)} stages; distil takes one stage"
+        )
     stage = plan.stages[0]
     build_losses(stage.losses, teacher=True)
     files = corpus_files(corpus)
@@ -66,9 +68,7 @@ def distil(
         folder = RunFolder.open(Path(out), identity=identity, overwrite=overwrite)
     rows = corpus_rows(files, tokenizer, stage, folder=folder.partial / "tokens")
     objective = Objective(student, stage.losses, teacher=frozen)
-    run = train_stage(
-        objective, rows, stage, tokenizer=tokenizer, folder=folder, label="distillation", quiet=quiet
-    )
+    run = train_stage(objective, rows, stage, tokenizer=tokenizer, folder=folder, label="distillation", quiet=quiet)
     student.config.affinage_layers = list(layers)
     shapes = {"student": (footprint(student), str(out)), "teacher": (footprint(frozen), str(teacher))}
     report = Report(
@@ -93,4 +93,3 @@ def distil(
             )
         )
     return report
-

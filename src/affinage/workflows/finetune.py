@@ -203,7 +203,7 @@ def _train(
             stop,
             clock,
             RichProgress("fine-tuning", quiet=quiet),
-            TensorBoardCallback(SummaryWriter(str(folder.logs))),  # type: ignore[no-untyped-call]
+            TensorBoardCallback(SummaryWriter(str(folder.logs))),
             *callbacks,
         ],
     )

@@ -15,7 +15,7 @@ from affinage.errors import InputError
 from affinage.evaluation.footprint import footprint
 from affinage.models.build import fresh_masked_lm
 from affinage.models.checkpoint import check_fit, load_masked_lm, load_tokenizer, max_length
-from affinage.models.layout import layout_of
+from affinage.models.layout import layout_of, widths_of
 from affinage.models.transfer import layer_map, transfer_
 from affinage.recipe import Recipe, StudentSpec
 from affinage.report.provenance import provenance
@@ -46,7 +46,9 @@ def pretrain(
     began = time.perf_counter()
     plan = Recipe.load(recipe, overrides)
     if plan.kind != "pretrain" or len(plan.stages) != 1:
-        raise InputError(f"recipe '{plan.name}' is for {plan.kind} with {len(plan.stages)} stages; pretrain takes one stage")
+        raise InputError(
+            f"recipe '{plan.name}' is for {plan.kind} with {len(plan.stages)} stages; pretrain takes one stage"
+        )
     stage = plan.stages[0]
     build_losses(stage.losses, teacher=False)
     files = corpus_files(corpus)
@@ -70,9 +72,7 @@ def pretrain(
     check_fit(tokenizer, model.config, where=out)
     rows = corpus_rows(files, tokenizer, stage, folder=folder.partial / "tokens")
     objective = Objective(model, stage.losses)
-    run = train_stage(
-        objective, rows, stage, tokenizer=tokenizer, folder=folder, label="pre-training", quiet=quiet
-    )
+    run = train_stage(objective, rows, stage, tokenizer=tokenizer, folder=folder, label="pre-training", quiet=quiet)
     shape = footprint(model)
     report = Report(
         command="pretrain",
@@ -126,8 +126,8 @@ def _check_shape(spec: StudentSpec, row_length: int, source: Source | None) -> N
     if source is None:
         return
     config = source[0].config
-    for key in ("hidden_size", "num_attention_heads", "intermediate_size"):
-        wanted, theirs = getattr(spec, key), getattr(config, key)
+    for key, theirs in widths_of(config).items():
+        wanted = getattr(spec, key)
         if wanted != theirs:
             raise InputError(
                 f"student.{key} {wanted} differs from the {theirs} of the model to start from; add --set student.{key}={theirs}"
