@@ -22,7 +22,7 @@ class Batch:
     mask: Tensor
     """(B, T) bool, True on real tokens, special tokens included; False on padding"""
     segments: Tensor | None = None
-    """(B, T) int64: number of the text a token belongs to in a packed row, 1, 2, …; 0 on padding. None: one text a row"""
+    """(B, T) int64: which text of a packed row a token belongs to, 1, 2, …; 0 on padding. None: one text a row"""
     token_type_ids: Tensor | None = None
     """(B, T) int64: sentence A or B, where the architecture knows them"""
     labels: Tensor | None = None

@@ -32,12 +32,13 @@ def check_student(spec: StudentSpec, teacher: PreTrainedModel) -> None:
         wanted = getattr(spec, key)
         if wanted is not None and wanted != theirs:
             raise InputError(
-                f"student.{key} {wanted} differs from the teacher's {theirs}; a student starts from the teacher's layers "
-                "and keeps their widths: leave it out"
+                f"student.{key} {wanted} differs from the teacher's {theirs}; a student starts from the teacher's "
+                "layers and keeps their widths: leave it out"
             )
     if spec.architecture not in (None, teacher.config.model_type):
         raise InputError(
-            f"student.architecture {spec.architecture} differs from the teacher's {teacher.config.model_type}; leave it out"
+            f"student.architecture {spec.architecture} differs from the teacher's {teacher.config.model_type}; "
+            "leave it out"
         )
     for key in ("max_length", "tokenizer"):
         if getattr(spec, key) is not None:

@@ -8,12 +8,13 @@ from affinage.registry import Registry
 from affinage.signals import Batch, Signals, Sum
 
 NEEDS = frozenset({"head", "hidden_states", "logits"})
-"""What a loss may ask of the forward pass: the inputs of the vocabulary head, all hidden states, a small head's logits."""
+"""What a loss may ask of the forward pass: inputs of the vocabulary head, hidden states, a small head's logits."""
 
 
 class DistillationLoss(Protocol):
     """A sum over places of a batch. `positions` is known before any forward pass, so that the trainer can add the
-    counts of accumulation steps and processes first."""
+    counts of accumulation steps and processes first.
+    """
 
     needs: ClassVar[frozenset[str]]
     """of `NEEDS`: what the student's forward pass must expose"""

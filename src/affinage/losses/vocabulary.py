@@ -1,4 +1,4 @@
-"""How a loss on vocabulary logits is computed without ever holding (B, T, V): in chunks of tokens, gradients at once."""
+"""How a loss on vocabulary logits never holds all of them: chunks of tokens, gradients at once."""
 
 from collections.abc import Callable
 from typing import Any

@@ -18,6 +18,16 @@ _DISTILBERT_NAMES = {
 }
 
 
+_SHAPE = (
+    "architecture",
+    "num_hidden_layers",
+    "hidden_size",
+    "num_attention_heads",
+    "intermediate_size",
+    "max_length",
+)
+
+
 def fresh_masked_lm(spec: StudentSpec, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
     """A randomly initialised masked language model of the shape `spec`, for this tokenizer's vocabulary.
 

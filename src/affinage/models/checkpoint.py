@@ -31,6 +31,8 @@ _CLASSES: dict[str, Any] = {
     "span": AutoModelForQuestionAnswering,
 }
 
+_SUFFIXES = {"sequence": "ForSequenceClassification", "token": "ForTokenClassification", "span": "ForQuestionAnswering"}
+
 
 def read_config(name_or_path: str | Path) -> PretrainedConfig:
     """The config of a model folder or hub name. Raises: InputError where there is none to be had."""
@@ -58,8 +60,8 @@ def load_masked_lm(name_or_path: str | Path, *, allow_fresh_head: bool = False) 
     model, fresh = _load(AutoModelForMaskedLM, name_or_path)
     if fresh and not allow_fresh_head:
         raise InputError(
-            f"model '{name_or_path}' has no masked language model head ({_some(fresh)} would start at random): a teacher "
-            "needs one; train it first with: affinage pretrain CORPUS --from MODEL"
+            f"model '{name_or_path}' has no masked language model head ({_some(fresh)} would start at random): "
+            "a teacher needs one; train it first with: affinage pretrain CORPUS --from MODEL"
         )
     return model, not fresh
 
@@ -100,7 +102,7 @@ def refuse_other_head(name_or_path: str | Path, kind: Kind) -> None:
     }
     suffix = expected["sequence" if kind == "pair" else kind]
     architectures = read_config(name_or_path).architectures or []
-    heads = [a for a in architectures if any(a.endswith(s) for s in expected.values())]
+    heads = [a for a in architectures if any(a.endswith(s) for s in _SUFFIXES.values())]
     if heads and not any(a.endswith(suffix) for a in heads):
         raise InputError(f"model '{name_or_path}' is a {heads[0]}; this task needs a …{suffix}")
 
@@ -136,7 +138,7 @@ def task_of(config: PretrainedConfig) -> str | None:
 
 
 def _load(auto_class: Any, name_or_path: str | Path, **settings: Any) -> tuple[PreTrainedModel, list[str]]:
-    """The model in float32 and eval mode, and the names of weights that were not in the folder (the unused pooler aside)."""
+    """The model in float32 and eval mode, and the weights that were not in the folder (the unused pooler aside)."""
 
     def load(name: str) -> Any:
         return auto_class.from_pretrained(

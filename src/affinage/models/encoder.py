@@ -59,7 +59,7 @@ def _attention_mask(model: PreTrainedModel, batch: Batch) -> Tensor:
 
 
 def _position_ids(segments: Tensor, offset: int) -> Tensor:
-    """(B, T) positions that restart at `offset` with each text of a packed row; the texts of a row follow one another."""
+    """(B, T) positions that restart at `offset` with each text of a packed row."""
     index = torch.arange(segments.shape[1], device=segments.device).expand_as(segments)
     starts = torch.ones_like(segments, dtype=torch.bool)
     starts[:, 1:] = segments[:, 1:] != segments[:, :-1]

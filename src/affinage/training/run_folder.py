@@ -36,8 +36,8 @@ class RunFolder:
         try:
             if noted.is_file() and noted.read_text(encoding="utf-8") != text:
                 raise InputError(
-                    f"'{folder.partial}' holds an unfinished run with {_difference(noted, identity)}; finish that one with "
-                    "its own command, delete the folder, or choose another --out"
+                    f"'{folder.partial}' holds an unfinished run with {_difference(noted, identity)}; finish that one "
+                    "with its own command, delete the folder, or choose another --out"
                 )
             for path in (folder.checkpoints, folder.logs):
                 path.mkdir(parents=True, exist_ok=True)

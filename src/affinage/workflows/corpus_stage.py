@@ -68,8 +68,8 @@ def corpus_rows(
     for name, part in (("training", parts.train), ("held-out", parts.held_out)):
         if not part.store.tokens:
             raise InputError(
-                f"the corpus has no {name} text ({len(parts.train.store)} lines to train on, {len(parts.held_out.store)} "
-                f"held out); give more text, or hold out another share with --set held_out=…"
+                f"the corpus has no {name} text ({len(parts.train.store)} lines to train on, "
+                f"{len(parts.held_out.store)} held out); give more text, or another share with --set held_out=…"
             )
     return parts
 

@@ -52,7 +52,8 @@ def distil(
         raise InputError(f"model '{teacher}': its tokenizer has no mask token, which masked language modelling needs")
     if stage.training.row_length > max_length(frozen.config):
         raise InputError(
-            f"training.row_length {stage.training.row_length} exceeds the {max_length(frozen.config)} tokens the teacher takes"
+            f"training.row_length {stage.training.row_length} exceeds the {max_length(frozen.config)} tokens that the "
+            "teacher takes"
         )
     set_seed(stage.training.seed)
     student, layers = make_student(frozen, plan.student)

@@ -130,7 +130,8 @@ def _check_shape(spec: StudentSpec, row_length: int, source: Source | None) -> N
         wanted = getattr(spec, key)
         if wanted != theirs:
             raise InputError(
-                f"student.{key} {wanted} differs from the {theirs} of the model to start from; add --set student.{key}={theirs}"
+                f"student.{key} {wanted} differs from the {theirs} of the model to start from; "
+                f"add --set student.{key}={theirs}"
             )
     if spec.max_length and spec.max_length > max_length(config) and row_length > max_length(config):
         raise InputError(f"training.row_length {row_length} exceeds the {max_length(config)} positions to start from")
