@@ -23,7 +23,9 @@ Refused = Callable[..., str]
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with a corpus, labelled rows and models in it."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "corpus.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
+    (tmp_path / "corpus.txt").write_text(
+        "\n".join(f"{i} {text}" for i in range(20) for text in SENTENCES), encoding="utf-8"
+    )
     rows = [f'{{"text": "{text}", "label": {i % 2}}}' for i, text in enumerate(SENTENCES)]
     (tmp_path / "rows.jsonl").write_text("\n".join(rows), encoding="utf-8")
     save_tiny(tmp_path, "camembert", "mlm")
@@ -40,11 +42,12 @@ def refused(place: Path, capsys: pytest.CaptureFixture[str]) -> Refused:
         assert run(arguments) == code
         out, err = capsys.readouterr()
         assert out == ""
-        assert err.startswith("error: ")
-        assert err.count("error: ") == 1
+        log, error, message = err.rpartition("error: ")
+        assert error
+        assert "error" not in log
         assert "Traceback" not in err
         assert sorted(place.rglob("*")) == before, "something was left behind"
-        return err
+        return error + message
 
     return check
 
@@ -197,9 +200,7 @@ def test_a_failed_check_exits_with_1(refused: Refused, monkeypatch: pytest.Monke
     assert refused("inspect", "camembert-mlm", code=1) == "error: too slow\n"
 
 
-@pytest.mark.parametrize(
-    "error", [RuntimeError("shapes differ"), ValueError("bug"), ModuleNotFoundError(name="affinge")]
-)
+@pytest.mark.parametrize("error", [RuntimeError("shapes"), ValueError("bug"), ModuleNotFoundError(name="x")])
 def test_a_bug_is_not_explained_away(place: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     fail_with(monkeypatch, error)
     with pytest.raises(type(error)):

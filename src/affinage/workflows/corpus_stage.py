@@ -1,5 +1,6 @@
 """One training stage on raw text: tokenise, pack, train with resume, measure what was held out."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +29,9 @@ from affinage.training.interruption import StopOnInterrupt
 from affinage.training.progress import RichProgress
 from affinage.training.run_folder import RunFolder
 from affinage.training.trainer import SumTrainer
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,7 @@ def corpus_rows(
         row_length=stage.training.row_length,
         seed=stage.training.seed,
     )
+    log.info("tokenising %d corpus files", len(files))
     with PartialState().main_process_first():
         parts = CorpusRows(rows(store("train", lambda held: not held)), rows(store("held_out", bool)))
     for name, part in (("training", parts.train), ("held-out", parts.held_out)):
@@ -71,6 +76,15 @@ def corpus_rows(
                 f"the corpus has no {name} text ({len(parts.train.store)} lines to train on, "
                 f"{len(parts.held_out.store)} held out); give more text, or another share with --set held_out=…"
             )
+    full = parts.train.tokens / (len(parts.train) * stage.training.row_length)
+    log.info(
+        "%s tokens to train on, packed into %s rows of %d that are %.0f %% full; %s tokens held out",
+        f"{parts.train.tokens:,}",
+        f"{len(parts.train):,}",
+        stage.training.row_length,
+        100 * full,
+        f"{parts.held_out.tokens:,}",
+    )
     return parts
 
 
@@ -102,6 +116,7 @@ def train_stage(
         scores=lambda: {"pseudo_perplexity": pseudo_perplexity(objective.student, tokenizer, rows.held_out.store)},
     )
     checkpoint = folder.last_checkpoint()
+    log.info("%d steps of %d rows%s", steps, settings.batch_size, f", from {checkpoint.name}" if checkpoint else "")
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     stop.raise_if_stopped()
     history = trainer.state.log_history

@@ -1,5 +1,6 @@
 """`affinage distil`: a teacher and raw text -> a student with fewer layers, before any fine-tuning."""
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ from affinage.report.report import ModelEntry, Report
 from affinage.training.model_folder import write_model_folder
 from affinage.training.run_folder import RunFolder
 from affinage.workflows.corpus_stage import corpus_rows, train_stage
+
+log = logging.getLogger(__name__)
 
 
 def distil(
@@ -57,6 +60,7 @@ def distil(
         )
     set_seed(stage.training.seed)
     student, layers = make_student(frozen, plan.student)
+    log.info("the student starts from layers %s of the teacher's %d", list(layers), frozen.config.num_hidden_layers)
     data = {str(file): fingerprint(file) for file in files}
     identity = {
         "verb": "distil",

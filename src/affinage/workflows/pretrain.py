@@ -1,5 +1,6 @@
 """`affinage pretrain`: raw text -> vocabulary and masked language model, from scratch or from another model."""
 
+import logging
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +24,8 @@ from affinage.report.report import ModelEntry, Report
 from affinage.training.model_folder import write_model_folder
 from affinage.training.run_folder import RunFolder
 from affinage.workflows.corpus_stage import corpus_rows, train_stage
+
+log = logging.getLogger(__name__)
 
 
 def pretrain(
@@ -65,6 +68,8 @@ def pretrain(
     model = fresh_masked_lm(plan.student, tokenizer)
     if source is not None:
         old, old_tokenizer, has_head = source
+        if not has_head:
+            log.info("model '%s' has no vocabulary head: it starts at random", init_from)
         depth_in = getattr(old.config, layout_of(old.config).num_hidden_layers)
         depth_out = getattr(model.config, layout_of(model.config).num_hidden_layers)
         pieces = None if plan.student.tokenizer is None else parts_in(old_tokenizer, tokenizer)
@@ -146,6 +151,7 @@ def _tokenizer(
         return source[1]
     kept = folder.partial / "tokenizer"
     if not kept.is_dir():
+        log.info("training a vocabulary of %d pieces", spec.tokenizer.vocab_size)
         total = sum(len(line.encode()) for line in corpus_lines(files))
         share = min(1.0, spec.tokenizer.training_bytes / max(total, 1))
         tokenizer = train_unigram(
