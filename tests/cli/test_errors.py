@@ -104,7 +104,7 @@ def test_a_path_that_does_not_exist(refused: Refused, line: tuple[str, ...], sai
     ("line", "said"),
     [
         ((*FINETUNE[:3], "sentimant", *FINETUNE[4:]), "unknown task 'sentimant'. Did you mean 'sentiment'?"),
-        (("evaluate", "camembert-mlm", "--task", "nir", "--data", "rows.jsonl"), "Did you mean 'ner'?"),
+        (("evaluate", "camembert-mlm", "--task", "nerr", "--data", "rows.jsonl"), "Did you mean 'ner'?"),
         ((*DISTIL, "--recipe", "distilcamembrt"), "unknown recipe 'distilcamembrt'. Did you mean 'distilcamembert'?"),
         (("recipe", "show", "finetun"), "Did you mean 'finetune'?"),
         ((*DISTIL, "--set", "training.learning_rat=1"), "unknown key 'learning_rat'. Did you mean 'learning_rate'?"),
@@ -259,14 +259,13 @@ def test_a_bug_is_one_line_unless_asked(place: Path, debug: str) -> None:
     assert debug or done.stderr.count("\n") == 1
 
 
-def test_ctrl_c_while_it_trains_leaves_a_run_that_resumes(place: Path) -> None:
+def test_ctrl_c_while_it_trains_leaves_a_checkpoint_and_no_model(place: Path) -> None:
     line = (*DISTIL, "--set", "training.row_length=32", "--set", "held_out=0.3", "--set", "training.batch_size=2")
     line = (*line, "--max-steps", "100000", "--set", "training.logging_steps=1")
     process = started(place, *line)
     deadline = time.monotonic() + 120
-    logs = place / "out.partial" / "seconds"
     while not list((place / "out.partial").glob("runs/events*")) and process.poll() is None:
-        assert time.monotonic() < deadline, logs
+        assert time.monotonic() < deadline
         time.sleep(0.2)
     time.sleep(2)
     process.send_signal(signal.SIGINT)

@@ -1,6 +1,7 @@
 """Models and tokenizers from a folder or a hub name: checked before use, always float32, never remote code."""
 
 import hashlib
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +24,8 @@ from affinage.models.layout import layout_of, position_offset
 
 Kind = Literal["sequence", "pair", "token", "span"]
 """What a head is for: as `Kind` of `data.task`, which has the same rank as this file."""
+
+log = logging.getLogger(__name__)
 
 _CLASSES: dict[str, Any] = {
     "sequence": AutoModelForSequenceClassification,
@@ -142,7 +145,12 @@ def _load(auto_class: Any, name_or_path: str | Path, **settings: Any) -> tuple[P
 
     def load(name: str) -> Any:
         return auto_class.from_pretrained(
-            name, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=bool(settings), **settings
+            name,
+            dtype=torch.float32,
+            use_safetensors=True,  # a pickle can run code
+            output_loading_info=True,
+            ignore_mismatched_sizes=bool(settings),
+            **settings,
         )
 
     model, info = _read(name_or_path, load)
@@ -157,8 +165,15 @@ def _read(name_or_path: str | Path, read: Callable[[str], Any], *, file: str = "
     if path.is_dir():
         if not (path / file).is_file():
             raise InputError(f"model '{name}': the folder holds no {file}, so it is not what transformers saves")
+        if any(path.glob("*.bin")) and not any(path.glob("*.safetensors")):
+            raise InputError(
+                f"model '{name}': its weights are a pickle, which can run code; where you trust it, load it with "
+                "transformers and save it again with save_pretrained, which writes safetensors"
+            )
     elif path.exists() or looks_like_path:
         raise InputError(f"model '{name}': there is no such folder")
+    else:
+        log.info("'%s' is no folder here: asking the hub", name)
     try:
         return read(name)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:

@@ -30,7 +30,6 @@ from affinage.training.progress import RichProgress
 from affinage.training.run_folder import RunFolder
 from affinage.training.trainer import SumTrainer
 
-
 log = logging.getLogger(__name__)
 
 
