@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
+from reprlib import Repr
 from typing import Annotated, Any, Literal, Self
 
 import yaml
@@ -171,6 +172,8 @@ def parse_overrides(settings: Iterable[str]) -> dict[str, str]:
 
 
 _MAX_RECIPE_BYTES = 1_000_000
+_BRIEF = Repr()  # YAML aliases can unfold to more than memory holds
+_BRIEF.maxlevel, _BRIEF.maxstring = 2, 80
 
 
 def _read(name_or_path: str | Path) -> dict[str, Any]:
@@ -187,7 +190,7 @@ def _read(name_or_path: str | Path) -> dict[str, Any]:
     else:
         text = recipe_text(str(name_or_path))
     try:
-        data = yaml.safe_load(text)
+        data = _parse(text)
     except yaml.YAMLError as error:
         raise InputError(f"recipe '{name_or_path}' is not valid YAML: {error}") from None
     if not isinstance(data, dict):
@@ -195,9 +198,17 @@ def _read(name_or_path: str | Path) -> dict[str, Any]:
     return data
 
 
+def _parse(text: str) -> Any:
+    """What YAML text holds. Raises: yaml.YAMLError, also for what PyYAML trips over (a month 13, endless nesting)."""
+    try:
+        return yaml.safe_load(text)
+    except (ValueError, RecursionError) as error:
+        raise yaml.YAMLError(str(error)) from None
+
+
 def _scalar(text: str) -> Any:
     """A value from the command line. YAML 1.1 reads `1e-4` as text; people mean the number."""
-    value = yaml.safe_load(text)
+    value = _parse(text)
     if isinstance(value, str):
         try:
             return float(value)
@@ -223,7 +234,7 @@ def _write(node: Any, parts: list[str], value: Any, key: str) -> str | None:
     for i, part in enumerate(parts):
         last = i == len(parts) - 1
         if isinstance(node, list):
-            if not part.isdigit() or int(part) >= len(node):
+            if not part.isdecimal() or int(part) >= len(node):
                 return f"{key}: '{part}' must be an index below {len(node)}"
             if last:
                 node[int(part)] = value
@@ -243,7 +254,7 @@ def _explain(problem: Any, model: type[BaseModel]) -> str:
     """One pydantic problem as `where: what is wrong`, with the nearest key for a misspelt one."""
     where = ".".join(map(str, problem["loc"]))
     if problem["type"] != "extra_forbidden":
-        got = "" if problem["type"] == "missing" else f" (got {problem['input']!r:.80})"
+        got = "" if problem["type"] == "missing" else f" (got {_BRIEF.repr(problem['input']):.80})"
         return f"{where}: {problem['msg'][0].lower()}{problem['msg'][1:]}{got}"
     owner: Any = model
     for part in problem["loc"][:-1]:

@@ -8,7 +8,7 @@ from tiny import ARCHITECTURES, SENTENCES, tiny_model, tiny_tokenizer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from affinage.data.vocabulary import parts_in
+from affinage.data.pieces import parts_in
 from affinage.distillation.student import make_student
 from affinage.errors import InputError
 from affinage.models.build import fresh_masked_lm

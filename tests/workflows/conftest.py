@@ -1,4 +1,4 @@
-"""The road, gone once for all tests of this folder: a teacher, its student, and the student fine-tuned on every task."""
+"""The road, gone once for this folder: a teacher, its student, and the student fine-tuned on every task."""
 
 from pathlib import Path
 

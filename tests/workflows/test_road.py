@@ -1,7 +1,6 @@
 """The whole road on tiny data: pretrain, distil, finetune, evaluate, predict, and every way in and out of each."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -95,10 +94,9 @@ def test_the_teacher_fills_masks(teacher: Path) -> None:
 
 
 @pytest.fixture
-def frozen(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def frozen(monkeypatch: pytest.MonkeyPatch) -> None:
     """Training without a change of weights: what is saved is what training would have started from."""
     monkeypatch.setattr(torch.optim.AdamW, "step", lambda self, closure=None: None)
-    yield
 
 
 @pytest.mark.usefixtures("frozen")
@@ -213,8 +211,15 @@ def die_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     monkeypatch.setattr(corpus_stage, "SumTrainer", Trainer)
 
 
-# Checkpoints at 2, 4, 6; an epoch has five or six steps, so that 5 dies after one in its middle and 7 in the next epoch.
-LONGER = {**ON_TEXT, "training.max_steps": "8", "training.evaluations": "4", "training.row_length": "64"}
+# Five steps an epoch, checkpoints at 2, 4, 6, 8: some resume in the middle of an epoch, one in the second epoch.
+LONGER = {
+    **ON_TEXT,
+    "training.max_steps": "8",
+    "training.evaluations": "4",
+    "training.row_length": "64",
+    "training.batch_size": "8",
+    "training.gradient_accumulation_steps": "2",
+}
 
 
 @pytest.mark.parametrize("stop", [1, 5, 7])
@@ -302,11 +307,13 @@ def test_pretrain_refuses(tmp_path: Path, corpus: Path, teacher: Path) -> None:
     refused("row_length 65 exceeds student.max_length 64", {"training.row_length": "65"})
     refused("hidden_size 15 is not a multiple of student.num_attention_heads 2", {"student.hidden_size": "15"})
     refused("missing: student.hidden_size", {"student.hidden_size": "null"})
+    layers = {"student.layers": "[0, 1, 2]"}
+    refused("student.layers lists 3 layers for a student of 4", layers, init_from=teacher)
     refused("is for distil", recipe="distilcamembert")
     refused("unknown recipe 'mini-camenbert'. Did you mean 'mini-camembert'", recipe="mini-camenbert")
     refused("unknown key 'batchsize'. Did you mean 'batch_size'", {"training.batchsize": "3"})
     refused("loss 'soft_kl' compares with a teacher", {"losses": "[{name: soft_kl}]"})
-    refused("unknown distillation loss 'mlmm'. Did you mean 'mlm'", {"losses": "[{name: mlmm}]"})
+    refused("unknown loss 'mlmm'. Did you mean 'mlm'", {"losses": "[{name: mlmm}]"})
     refused("model '.*nowhere': there is no such folder", init_from=tmp_path / "nowhere")
     refused("no held-out text", {"held_out": "0.0000001"})
     refused("pieces of the 5000 asked for; give more text", {"student.tokenizer.vocab_size": "5000"})
@@ -330,7 +337,7 @@ def test_distil_refuses(tmp_path: Path, corpus: Path, teacher: Path) -> None:
         assert nothing_left(tmp_path)
 
     refused("is for pretrain with 1 stages; distil takes one stage", recipe="mini-camembert")
-    refused("row_length 65 exceeds the 64 tokens the teacher takes", {"training.row_length": "65"})
+    refused("row_length 65 exceeds the 64 tokens that the teacher takes", {"training.row_length": "65"})
     refused("num_hidden_layers 5 exceeds the teacher's 4 layers", {"student.num_hidden_layers": "5"})
     refused(r"\[0, 4\] asks for teacher layers \[0, 4\]; the teacher has layers 0 to 3", {"student.layers": "[0, 4]"})
     refused("student.hidden_size 8 differs from the teacher's 16", {"student.hidden_size": "8"})
@@ -355,6 +362,32 @@ def test_out_must_not_exist_unless_it_is_to_be_replaced(tmp_path: Path, corpus: 
     distil(teacher, corpus=[corpus], out=out, overrides=ON_TEXT, overwrite=True, quiet=True)
     assert not (out / "mine.txt").exists()
     assert load_masked_lm(out)[1]
+
+
+@pytest.mark.parametrize("missing", ["mask_token", "cls_token", "sep_token"])
+def test_a_tokenizer_without_a_special_token(tmp_path: Path, corpus: Path, missing: str) -> None:
+    teacher = save_tiny(tmp_path, "bert")
+    settings = json.loads((teacher / "tokenizer_config.json").read_text(encoding="utf-8"))
+    del settings[missing]
+    (teacher / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    overrides = {**KEEP_VOCABULARY, "student.architecture": "bert"}
+    with pytest.raises(InputError, match=rf"tokenizer has no {missing[:-6]} token"):
+        distil(teacher, corpus=[corpus], out=tmp_path / "out", overrides=ON_TEXT, quiet=True)
+    with pytest.raises(InputError, match=rf"tokenizer has no {missing[:-6]} token"):
+        pretrain([corpus], out=tmp_path / "out", init_from=teacher, overrides=overrides, quiet=True)
+    assert nothing_left(tmp_path)
+
+
+def test_bf16_is_refused_where_the_machine_has_none(
+    tmp_path: Path, corpus: Path, teacher: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    wanted = {"training.precision": "bf16"}
+    refused_pretrain(tmp_path, corpus, "this machine does not compute in bfloat16; use auto or fp32", wanted)
+    with pytest.raises(InputError, match="does not compute in bfloat16"):
+        distil(teacher, corpus=[corpus], out=tmp_path / "out", overrides={**ON_TEXT, **wanted}, quiet=True)
+    assert nothing_left(tmp_path)
 
 
 def test_after_a_refusal_the_corrected_call_runs(tmp_path: Path) -> None:

@@ -52,7 +52,9 @@ def write_table(columns: tuple[str, ...], rows: list[tuple[Any, ...]], *, title:
     """A result on stdout for people; columns named with a leading `>` are aligned to the right."""
     if not is_first_process():
         return
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold", title_style="bold")
+    table = Table(
+        title=title, title_justify="left", box=None, padding=(0, 2, 0, 0), header_style="bold", title_style="bold"
+    )
     for column in columns:
         right = column.startswith(">")
         table.add_column(column.removeprefix(">"), justify="right" if right else "left", overflow="fold", no_wrap=right)

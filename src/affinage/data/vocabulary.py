@@ -1,4 +1,4 @@
-"""Training a vocabulary, and what the pieces of one vocabulary are in another."""
+"""Training a vocabulary."""
 
 import json
 from collections import Counter
@@ -12,7 +12,6 @@ from affinage.recipe import TokenizerSpec
 
 SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 _WORD_MARK = "▁"
-_BYTE_LEVEL_MARK = "Ġ"
 _FREQUENT = 10
 """Occurrences from which a whole word is a candidate piece."""
 _MAX_LINE = 2_000
@@ -116,51 +115,3 @@ def _sample(lines: Iterable[str], budget: int) -> Iterator[str]:
         if spent > budget:
             return
         yield from (line[i : i + _MAX_LINE] for i in range(0, len(line), _MAX_LINE))
-
-
-def starts_word(tokenizer: PreTrainedTokenizerFast) -> list[bool]:
-    """For each id, whether its piece starts a word (special tokens do): by the mark of the vocabulary's kind."""
-    vocabulary = tokenizer.get_vocab()
-    continues = _continuation_test(vocabulary)
-    flags = [True] * (max(vocabulary.values()) + 1)
-    for piece, index in vocabulary.items():
-        flags[index] = index in tokenizer.all_special_ids or not continues(piece)
-    return flags
-
-
-def parts_in(old: PreTrainedTokenizerFast, new: PreTrainedTokenizerFast) -> list[list[int]]:
-    """For each id of `new`, the ids of `old` whose mean embedding starts it.
-
-    A shared piece (same text, same place in a word) is one id, a special token the one of the same role, any other
-    piece the pieces that `old` cuts its text into; none where `old` knows no part of it.
-    """
-    roles = ("cls_token_id", "pad_token_id", "sep_token_id", "unk_token_id", "mask_token_id")
-    special = {getattr(new, role): getattr(old, role) for role in roles if getattr(old, role) is not None}
-    continues_old, continues_new = _continuation_test(old.get_vocab()), _continuation_test(new.get_vocab())
-    known = {(_surface(p), continues_old(p)): i for p, i in old.get_vocab().items() if i not in old.all_special_ids}
-    parts: list[list[int]] = [[] for _ in range(max(new.get_vocab().values()) + 1)]
-    for piece, index in new.get_vocab().items():
-        key = (_surface(piece), continues_new(piece))
-        if index in special:
-            parts[index] = [special[index]]
-        elif key in known:
-            parts[index] = [known[key]]
-        elif key[0]:
-            pieces = old.backend_tokenizer.encode(key[0], add_special_tokens=False).ids
-            parts[index] = [i for i in pieces if i != old.unk_token_id]
-    return parts
-
-
-def _continuation_test(vocabulary: dict[str, int]):  # type: ignore[no-untyped-def]
-    """A function of a piece: does it continue a word? WordPiece marks continuations, the others mark beginnings."""
-    if any(piece.startswith("##") for piece in vocabulary):
-        return lambda piece: piece.startswith("##")
-    mark = _WORD_MARK if any(piece.startswith(_WORD_MARK) for piece in vocabulary) else _BYTE_LEVEL_MARK
-    return lambda piece: not piece.startswith(mark) and piece[:1].isalnum()
-
-
-def _surface(piece: str) -> str:
-    """The text of a piece without the mark of its vocabulary's kind."""
-    if piece.startswith("##"):
-        return piece[2:]
-    return piece.lstrip(_WORD_MARK + _BYTE_LEVEL_MARK)

@@ -17,7 +17,6 @@ _DISTILBERT_NAMES = {
     "attention_probs_dropout_prob": "attention_dropout",
 }
 
-
 _SHAPE = (
     "architecture",
     "num_hidden_layers",
@@ -28,28 +27,26 @@ _SHAPE = (
 )
 
 
-def fresh_masked_lm(spec: StudentSpec, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
-    """A randomly initialised masked language model of the shape `spec`, for this tokenizer's vocabulary.
-
-    Raises: InputError where a size is missing or the heads do not divide the width.
-    """
-    sizes = (
-        "architecture",
-        "num_hidden_layers",
-        "hidden_size",
-        "num_attention_heads",
-        "intermediate_size",
-        "max_length",
-    )
-    missing = [key for key in sizes if getattr(spec, key) is None]
+def check_shape(spec: StudentSpec) -> None:
+    """Raises: InputError where a size is missing or the heads do not divide the width."""
+    missing = [key for key in _SHAPE if getattr(spec, key) is None]
     if missing:
         raise InputError(f"pre-training needs the model's shape; missing: {', '.join(f'student.{k}' for k in missing)}")
-    assert spec.architecture and spec.hidden_size and spec.num_attention_heads and spec.max_length
+    assert spec.hidden_size and spec.num_attention_heads
     if spec.hidden_size % spec.num_attention_heads:
         raise InputError(
             f"student.hidden_size {spec.hidden_size} is not a multiple of student.num_attention_heads "
             f"{spec.num_attention_heads}"
         )
+
+
+def fresh_masked_lm(spec: StudentSpec, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
+    """A randomly initialised masked language model of the shape `spec`, for this tokenizer's vocabulary.
+
+    Raises: InputError as `check_shape`.
+    """
+    check_shape(spec)
+    assert spec.architecture and spec.max_length
     after_pad = LAYOUTS[spec.architecture].positions_after_pad
     dropout = 0.1 if spec.dropout is None else spec.dropout
     values: dict[str, Any] = {

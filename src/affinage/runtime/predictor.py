@@ -191,7 +191,7 @@ class Predictor:
         return {"token_str": word, "token": token, "score": score, "sequence": before + word + after}
 
     def _continues_word(self, token: int) -> bool:
-        from affinage.data.vocabulary import starts_word
+        from affinage.data.pieces import starts_word
 
         if not hasattr(self, "_word_starts"):
             self._word_starts = starts_word(self._tokenizer)

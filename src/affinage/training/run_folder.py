@@ -3,7 +3,8 @@
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -48,6 +49,16 @@ class RunFolder:
         except OSError as error:
             raise InputError(f"output folder '{out}' cannot be made: {error.strerror or error}") from None
         return folder
+
+    @contextmanager
+    def preparing(self) -> Iterator[None]:
+        """What turns out unusable before training leaves nothing behind: the corrected call would be another run."""
+        try:
+            yield
+        except InputError:
+            if not any(self.checkpoints.iterdir()):
+                shutil.rmtree(self.partial, ignore_errors=True)
+            raise
 
     @property
     def checkpoints(self) -> Path:

@@ -16,7 +16,7 @@ from affinage.data.corpus import corpus_lines, is_held_out
 from affinage.data.masking import Masker
 from affinage.data.rows import PackedRows
 from affinage.data.tokens import TokenStore
-from affinage.data.vocabulary import starts_word
+from affinage.data.pieces import starts_word
 from affinage.distillation.objective import Objective
 from affinage.errors import InputError
 from affinage.evaluation.pseudo_perplexity import pseudo_perplexity
@@ -46,8 +46,11 @@ def corpus_rows(
 ) -> CorpusRows:
     """Tokenise the corpus into `folder` (or map what is there) and pack it.
 
-    Raises: InputError where the corpus is too small to hold anything out.
+    Raises: InputError where the corpus is too small to hold anything out, or the tokenizer lacks a special token.
     """
+    for role in ("cls", "sep", "mask"):
+        if getattr(tokenizer, f"{role}_token_id") is None:
+            raise InputError(f"the model's tokenizer has no {role} token, which masked language modelling needs")
 
     def store(part: str, keep: Callable[[bool], bool]) -> TokenStore:
         lines = (line for line in corpus_lines(files) if keep(is_held_out(line, stage.held_out)))

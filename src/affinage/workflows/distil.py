@@ -17,6 +17,7 @@ from affinage.models.checkpoint import check_fit, load_masked_lm, load_tokenizer
 from affinage.recipe import Recipe
 from affinage.report.provenance import provenance
 from affinage.report.report import ModelEntry, Report
+from affinage.training.arguments import computes_in_bf16
 from affinage.training.model_folder import write_model_folder
 from affinage.training.run_folder import RunFolder
 from affinage.workflows.corpus_stage import corpus_rows, train_stage
@@ -47,12 +48,11 @@ def distil(
         )
     stage = plan.stages[0]
     build_losses(stage.losses, teacher=True)
+    computes_in_bf16(stage.training.precision)
     files = corpus_files(corpus)
     frozen, _ = load_masked_lm(teacher)
     tokenizer = load_tokenizer(teacher)
     check_fit(tokenizer, frozen.config, where=teacher)
-    if tokenizer.mask_token_id is None:
-        raise InputError(f"model '{teacher}': its tokenizer has no mask token, which masked language modelling needs")
     if stage.training.row_length > max_length(frozen.config):
         raise InputError(
             f"training.row_length {stage.training.row_length} exceeds the {max_length(frozen.config)} tokens that the "
@@ -71,7 +71,8 @@ def distil(
     }
     with PartialState().main_process_first():
         folder = RunFolder.open(Path(out), identity=identity, overwrite=overwrite)
-    rows = corpus_rows(files, tokenizer, stage, folder=folder.partial / "tokens")
+    with folder.preparing():
+        rows = corpus_rows(files, tokenizer, stage, folder=folder.partial / "tokens")
     objective = Objective(student, stage.losses, teacher=frozen)
     run = train_stage(objective, rows, stage, tokenizer=tokenizer, folder=folder, label="distillation", quiet=quiet)
     student.config.affinage_layers = list(layers)

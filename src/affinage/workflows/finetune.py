@@ -31,6 +31,7 @@ from affinage.recipe import Recipe, Training
 from affinage.report.provenance import provenance
 from affinage.report.report import ModelEntry, Report, Score, TrainingRun
 from affinage.training.allocator import keep_big_buffers
+from affinage.training.arguments import computes_in_bf16
 from affinage.training.clock import Clock
 from affinage.training.interruption import StopOnInterrupt
 from affinage.training.model_folder import write_model_folder
@@ -73,6 +74,7 @@ def finetune(
         raise InputError(f"recipe '{plan.name}' is for {kind}; finetune takes one stage")
     plan = plan.model_copy(update={"task": wanted.name})
     training = plan.stages[0].training
+    computes_in_bf16(training.precision)
     config = read_config(model)
     tokenizer = load_tokenizer(model)
     check_fit(tokenizer, config, where=model)

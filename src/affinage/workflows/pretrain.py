@@ -10,17 +10,19 @@ from accelerate import PartialState
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, set_seed
 
 from affinage.data.corpus import corpus_files, corpus_lines, fingerprint
-from affinage.data.vocabulary import parts_in, train_unigram
+from affinage.data.pieces import parts_in
+from affinage.data.vocabulary import train_unigram
 from affinage.distillation.objective import Objective, build_losses
 from affinage.errors import InputError
 from affinage.evaluation.footprint import footprint
-from affinage.models.build import fresh_masked_lm
+from affinage.models.build import check_shape, fresh_masked_lm
 from affinage.models.checkpoint import check_fit, load_masked_lm, load_tokenizer, max_length
 from affinage.models.layout import layout_of, widths_of
 from affinage.models.transfer import layer_map, transfer_
 from affinage.recipe import Recipe, StudentSpec
 from affinage.report.provenance import provenance
 from affinage.report.report import ModelEntry, Report
+from affinage.training.arguments import computes_in_bf16
 from affinage.training.model_folder import write_model_folder
 from affinage.training.run_folder import RunFolder
 from affinage.workflows.corpus_stage import corpus_rows, train_stage
@@ -54,6 +56,7 @@ def pretrain(
         )
     stage = plan.stages[0]
     build_losses(stage.losses, teacher=False)
+    computes_in_bf16(stage.training.precision)
     files = corpus_files(corpus)
     if plan.student.tokenizer is None and init_from is None:
         raise InputError("student.tokenizer is null: without --from there is no vocabulary to use")
@@ -63,7 +66,8 @@ def pretrain(
     identity = {"verb": "pretrain", "recipe": plan.sha256, "from": str(init_from), "corpus": data}
     with PartialState().main_process_first():
         folder = RunFolder.open(Path(out), identity=identity, overwrite=overwrite)
-        tokenizer = _tokenizer(plan.student, files, folder, source)
+        with folder.preparing():
+            tokenizer = _tokenizer(plan.student, files, folder, source)
     set_seed(stage.training.seed)
     model = fresh_masked_lm(plan.student, tokenizer)
     if source is not None:
@@ -75,7 +79,8 @@ def pretrain(
         pieces = None if plan.student.tokenizer is None else parts_in(old_tokenizer, tokenizer)
         transfer_(old, model, layers=layer_map(plan.student.layers, depth_in, depth_out), pieces=pieces, head=has_head)
     check_fit(tokenizer, model.config, where=out)
-    rows = corpus_rows(files, tokenizer, stage, folder=folder.partial / "tokens")
+    with folder.preparing():
+        rows = corpus_rows(files, tokenizer, stage, folder=folder.partial / "tokens")
     objective = Objective(model, stage.losses)
     run = train_stage(objective, rows, stage, tokenizer=tokenizer, folder=folder, label="pre-training", quiet=quiet)
     shape = footprint(model)
@@ -125,12 +130,14 @@ def _source(name: str | Path) -> Source:
 
 
 def _check_shape(spec: StudentSpec, row_length: int, source: Source | None) -> None:
-    """Raises: InputError where rows do not fit the model, or widths differ from the model to start from."""
+    """Raises: InputError where the shape has gaps, rows do not fit it, or it does not fit the model to start from."""
+    check_shape(spec)
     if spec.max_length is not None and row_length > spec.max_length:
         raise InputError(f"training.row_length {row_length} exceeds student.max_length {spec.max_length}")
     if source is None:
         return
     config = source[0].config
+    layer_map(spec.layers, getattr(config, layout_of(config).num_hidden_layers), spec.num_hidden_layers or 0)
     for key, theirs in widths_of(config).items():
         wanted = getattr(spec, key)
         if wanted != theirs:

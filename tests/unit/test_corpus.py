@@ -1,0 +1,119 @@
+"""Raw text: every bad file is refused with its name and line, and what is held out never changes."""
+
+import gzip
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny import SENTENCES
+
+import affinage.data.corpus as corpus
+from affinage.data.corpus import corpus_files, corpus_lines, fingerprint, is_held_out
+from affinage.errors import DataError, InputError
+
+
+def lines_of(*paths: Path) -> list[str]:
+    return list(corpus_lines(corpus_files(list(paths))))
+
+
+def file(folder: Path, content: bytes, name: str = "text.txt") -> Path:
+    (folder / name).write_bytes(content)
+    return folder / name
+
+
+def test_lines_are_stripped_and_empty_ones_left_out(tmp_path: Path) -> None:
+    text = "\ufeffPremière ligne \r\n\n  \t\nseconde\u00a0ligne\nsans fin de ligne"
+    expected = ["Première ligne", "seconde\u00a0ligne", "sans fin de ligne"]
+    assert lines_of(file(tmp_path, text.encode())) == expected
+    assert lines_of(file(tmp_path, gzip.compress(text.encode()), "text.txt.gz")) == expected
+
+
+def test_a_folder_is_its_text_files_in_sorted_order(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    for name in ("b/2.txt", "a.txt", "c.md", "b/1.txt.gz", "ignored.json"):
+        content = name.encode()
+        file(tmp_path, gzip.compress(content) if name.endswith("gz") else content, name)
+    assert lines_of(tmp_path) == ["a.txt", "b/1.txt.gz", "b/2.txt", "c.md"]
+    assert lines_of(tmp_path / "a.txt", tmp_path / "a.txt") == ["a.txt", "a.txt"]
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "message"),
+    [
+        (b"bon\nmauvais \xe9t\xe9\n", "text.txt", "text.txt:2: not UTF-8 (byte 9 of the line)"),
+        (b"\xff\xfea\x00", "text.txt", "text.txt:1: not UTF-8"),
+        (b"bon\nbon\nnul \x00\n", "text.txt", "text.txt:3: holds a NUL character"),
+        (gzip.compress("été\n".encode() * 4000)[:-20], "text.txt.gz", "text.txt.gz:"),
+        (b"no gzip at all", "text.txt.gz", "text.txt.gz:1: cannot be read: Not a gzipped file"),
+        (gzip.compress(b"bon\n" * 90_000)[:200] + b"garbage" * 20, "text.txt.gz", "text.txt.gz:"),
+        (b"ok\n" + b"a" * 200 + b"\n", "text.txt", "text.txt:2: a line of more than 100 bytes"),
+    ],
+)
+def test_a_bad_file_is_named_with_its_line(
+    content: bytes, name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(corpus, "MAX_LINE_BYTES", 100)
+    with pytest.raises(DataError) as caught:
+        lines_of(file(tmp_path, content, name))
+    assert message in str(caught.value)
+    assert str(caught.value).removeprefix(f"{tmp_path / name}:")[0].isdigit()
+
+
+def test_a_line_of_just_the_longest_length_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(corpus, "MAX_LINE_BYTES", 100)
+    assert lines_of(file(tmp_path, b"a" * 99 + b"\n" + b"b" * 100)) == ["a" * 99, "b" * 100]
+
+
+@pytest.mark.parametrize("name", ["missing.txt", "missing/", "./missing", "deeper/still/missing"])
+def test_a_missing_path_is_named(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="missing' does not exist|missing.txt' does not exist"):
+        corpus_files([name])
+    with pytest.raises(InputError, match="does not exist"):
+        corpus_files([tmp_path / name])
+
+
+def test_nothing_an_empty_file_and_an_empty_folder_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no corpus given"):
+        corpus_files([])
+    with pytest.raises(InputError, match="is empty"):
+        corpus_files([file(tmp_path, b"")])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"holds no \.txt"):
+        corpus_files([tmp_path / "empty"])
+    with pytest.raises(DataError, match="cannot be read"):
+        list(corpus_lines([tmp_path / "vanished.txt"]))
+
+
+def test_what_is_no_path_is_a_hub_name_and_offline_an_input_error() -> None:
+    assert corpus_files(["wikimedia/wikipedia:20231101.fr"]) == ["wikimedia/wikipedia:20231101.fr"]
+    with pytest.raises(InputError, match=r"corpus 'nobody/nothing' is no file or folder here, and the hub did not"):
+        list(corpus_lines(["nobody/nothing"]))
+
+
+def test_the_held_out_part_is_decided_by_the_line_alone() -> None:
+    held = [sentence for sentence in SENTENCES if is_held_out(sentence, 0.3)]
+    assert held == [SENTENCES[i] for i in HELD]  # written down: another version must hold out the same
+    assert not any(is_held_out(sentence, 0.0) for sentence in SENTENCES)
+    assert all(is_held_out(sentence, 1.0) for sentence in SENTENCES)
+
+
+HELD = ()
+
+
+@given(st.text(), st.floats(0, 1), st.floats(0, 1))
+def test_a_larger_share_holds_out_what_a_smaller_one_does(line: str, one: float, two: float) -> None:
+    assert is_held_out(line, min(one, two)) <= is_held_out(line, max(one, two))
+
+
+def test_the_share_held_out_is_the_one_asked_for() -> None:
+    held = sum(is_held_out(f"ligne {i}", 0.1) for i in range(20_000))
+    assert abs(held - 2000) < 4 * (20_000 * 0.1 * 0.9) ** 0.5
+
+
+def test_the_fingerprint_is_that_of_the_bytes(tmp_path: Path) -> None:
+    empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    assert fingerprint(file(tmp_path, b"")) == empty
+    assert fingerprint(file(tmp_path, b"a")) == fingerprint(file(tmp_path, b"a", "other.txt")) != empty
+    assert fingerprint("hub/name") == "hub/name"
