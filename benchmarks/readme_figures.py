@@ -22,7 +22,9 @@ def read(name: str) -> Report:
 
 def cell(score: Score) -> str:
     value = f"{100 * score.value:.1f}"
-    return value if score.low is None or score.high is None else f"{value} ({100 * score.low:.1f}–{100 * score.high:.1f})"
+    return (
+        value if score.low is None or score.high is None else f"{value} ({100 * score.low:.1f}–{100 * score.high:.1f})"
+    )
 
 
 def test_score(name: str, metric: str) -> Score:

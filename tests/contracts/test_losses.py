@@ -158,7 +158,9 @@ def test_an_unknown_loss_is_named_with_the_nearest() -> None:
         distillation_losses.build("soft-kl")
 
 
-@pytest.mark.parametrize("params", [{"temperature": 0}, {"temperature": -1}, {"temperature": "warm"}, {"tokens": "all"}])
+@pytest.mark.parametrize(
+    "params", [{"temperature": 0}, {"temperature": -1}, {"temperature": "warm"}, {"tokens": "all"}]
+)
 def test_a_value_outside_its_range_is_refused_by_name(params: dict[str, Any]) -> None:
     (key,) = params
     with pytest.raises(InputError, match=f"loss 'soft_kl': {key}: "):

@@ -88,9 +88,7 @@ def test_soft_labels(name: str, temperature: float, tokens: str, mask: str) -> N
         for token in range(TOKENS):
             counted = MASKS[mask][row][token] if tokens == "real" else int(batch.labels[row, token] != IGNORED)
             if counted:
-                expected += BY_HAND[name](
-                    logits_at(student, row, token), logits_at(teacher, row, token), temperature
-                )
+                expected += BY_HAND[name](logits_at(student, row, token), logits_at(teacher, row, token), temperature)
                 count += 1
     found = distillation_losses.build(name, {"temperature": temperature, "tokens": tokens})(student, teacher, batch)
     assert found.total.item() == pytest.approx(expected, rel=2e-5)
@@ -101,7 +99,8 @@ def test_masked_language_model() -> None:
     batch = batch_with("padded")
     student = signals(1, batch)
     expected = -sum(
-        np.log(softmax(logits_at(student, row, token))[label]) for row, token, label in ((0, 1, 4), (0, 3, 0), (1, 0, 8))
+        np.log(softmax(logits_at(student, row, token))[label])
+        for row, token, label in ((0, 1, 4), (0, 3, 0), (1, 0, 8))
     )
     found = distillation_losses.build("mlm")(student, Signals(), batch)
     assert found.total.item() == pytest.approx(expected, rel=2e-5)

@@ -38,9 +38,7 @@ def test_labels_hold_the_original_and_nothing_else_changes(
 
 
 @given(IDS, st.integers(0, 1000), st.floats(0.05, 1))
-def test_the_share_of_hidden_tokens_is_the_one_asked_for(
-    ids: NDArray[np.int64], seed: int, probability: float
-) -> None:
+def test_the_share_of_hidden_tokens_is_the_one_asked_for(ids: NDArray[np.int64], seed: int, probability: float) -> None:
     candidates = int((ids >= SPECIALS).sum())
     _, labels = masker(probability=probability)(ids, np.random.default_rng(seed))
     expected = max(1, round(probability * candidates)) if candidates else 0
@@ -48,9 +46,7 @@ def test_the_share_of_hidden_tokens_is_the_one_asked_for(
 
 
 @given(IDS, st.integers(0, 1000), st.floats(0.05, 1))
-def test_whole_words_are_hidden_whole_or_not_at_all(
-    ids: NDArray[np.int64], seed: int, probability: float
-) -> None:
+def test_whole_words_are_hidden_whole_or_not_at_all(ids: NDArray[np.int64], seed: int, probability: float) -> None:
     _, labels = masker(probability=probability, whole_words=True)(ids, np.random.default_rng(seed))
     words: list[list[int]] = []
     for place, number in enumerate(ids):

@@ -65,6 +65,13 @@ def test_a_line_of_just_the_longest_length_is_read(tmp_path: Path, monkeypatch: 
     assert lines_of(file(tmp_path, b"a" * 99 + b"\n" + b"b" * 100)) == ["a" * 99, "b" * 100]
 
 
+def test_a_name_that_no_disk_takes_is_refused() -> None:
+    with pytest.raises(InputError, match="cannot be read: File name too long"):
+        corpus_files(["a" * 300])
+    with pytest.raises(InputError, match="cannot be read: "):
+        fingerprint(Path("/nowhere/a.txt"))
+
+
 @pytest.mark.parametrize("name", ["missing.txt", "missing/", "./missing", "deeper/still/missing"])
 def test_a_missing_path_is_named(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -93,13 +100,13 @@ def test_what_is_no_path_is_a_hub_name_and_offline_an_input_error() -> None:
 
 
 def test_the_held_out_part_is_decided_by_the_line_alone() -> None:
-    held = [sentence for sentence in SENTENCES if is_held_out(sentence, 0.3)]
+    held = [sentence for sentence in SENTENCES if is_held_out(sentence, 0.5)]
     assert held == [SENTENCES[i] for i in HELD]  # written down: another version must hold out the same
     assert not any(is_held_out(sentence, 0.0) for sentence in SENTENCES)
     assert all(is_held_out(sentence, 1.0) for sentence in SENTENCES)
 
 
-HELD = ()
+HELD = (2, 4, 9)
 
 
 @given(st.text(), st.floats(0, 1), st.floats(0, 1))

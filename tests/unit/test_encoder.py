@@ -71,9 +71,7 @@ def test_logits_at_the_selected_places_are_the_stock_models(architecture: str) -
     found = forward_masked_lm(model, Batch(ids, mask, selected=selected), NEEDS)
     stock = model(ids, attention_mask=mask.long(), output_hidden_states=True)
     torch.testing.assert_close(logits_of(found), stock.logits[selected], rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(
-        hidden_of(found, mask), torch.stack(stock.hidden_states)[:, mask], rtol=1e-4, atol=1e-5
-    )
+    torch.testing.assert_close(hidden_of(found, mask), torch.stack(stock.hidden_states)[:, mask], rtol=1e-4, atol=1e-5)
     assert found.hidden_states is not None and len(found.hidden_states) == 5
 
 
@@ -167,7 +165,9 @@ def labelled(ids: Tensor, segments: Tensor) -> dict[str, Tensor]:
 @every_attention
 @every_architecture
 def test_packed_and_padded_training_give_the_same_losses_and_gradients(architecture: str, attention: str) -> None:
-    teacher = loud(architecture, num_hidden_layers=2) if architecture != "distilbert" else loud(architecture, n_layers=2)
+    teacher = (
+        loud(architecture, num_hidden_layers=2) if architecture != "distilbert" else loud(architecture, n_layers=2)
+    )
     student = loud(architecture, attn_implementation=attention)
     objective = Objective(student, OBJECTIVE, teacher=teacher).eval()
     parts, pad_id = texts(architecture), student.config.pad_token_id

@@ -63,7 +63,9 @@ def test_the_same_lines_give_the_same_vocabulary() -> None:
     assert one.backend_tokenizer.to_str() == two.backend_tokenizer.to_str()
 
 
-@pytest.mark.parametrize("text", ["Aujourd’hui, l’été…", "ﬁn\tde  ligne", "e\u0301te\u0301", " ", "日本 😀 l'", "A" * 300])
+@pytest.mark.parametrize(
+    "text", ["Aujourd’hui, l’été…", "ﬁn\tde  ligne", "e\u0301te\u0301", " ", "日本 😀 l'", "A" * 300]
+)
 def test_offsets_point_into_the_text_as_given(text: str) -> None:
     encoding = tiny_tokenizer("camembert").backend_tokenizer.encode(text, add_special_tokens=False)
     ends = [0]
@@ -185,7 +187,9 @@ def strip_accents(text: str) -> str:
 
 def test_a_hash_in_another_kind_of_vocabulary_is_a_hash() -> None:
     """RoBERTa's real vocabulary has a piece `##`: it is not WordPiece for that."""
-    model = models.BPE(vocab={"[UNK]": 0, "[PAD]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4, "##": 5, "Ġ": 6, "a": 7}, merges=[])
+    model = models.BPE(
+        vocab={"[UNK]": 0, "[PAD]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4, "##": 5, "Ġ": 6, "a": 7}, merges=[]
+    )
     tokenizer = named(Tokenizer(model))
     assert starts_word(tokenizer)[5:] == [True, True, False]
 

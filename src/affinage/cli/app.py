@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 a check failed (or a bug in affinage), 2 what was given ca
 import os
 import shlex
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from types import TracebackType
@@ -97,6 +98,7 @@ def main() -> None:
     """Entry point of the `affinage` command."""
     if not _debugging():
         sys.excepthook = _one_line
+        threading.excepthook = _not_twice
     sys.exit(run(sys.argv[1:]))
 
 
@@ -111,3 +113,9 @@ def _one_line(kind: type[BaseException], error: BaseException, trace: TracebackT
         return
     first = next(iter(str(error).strip().splitlines()), "")
     say(f"error: unexpected {kind.__name__}: {first}; AFFINAGE_DEBUG=1 shows where, please report it")
+
+
+def _not_twice(failure: threading.ExceptHookArgs) -> None:
+    """TensorBoard's thread meets a full disk too; training hears of it at its next write, and then it is explained."""
+    if not isinstance(failure.exc_value, OSError):
+        threading.__excepthook__(failure)

@@ -36,6 +36,8 @@ def explain(error: BaseException) -> tuple[str, int] | None:
             return "interrupted", 130
     if _is_full(error):
         return _FULL, 2
+    if type(error).__name__ == "SafetensorError" and "I/O error: " in str(error):
+        return f"weights cannot be read or written: {str(error).rpartition('I/O error: ')[2]}", 2
     if not isinstance(error, OSError):
         return None
     where = f"'{error.filename}': " if error.filename else ""

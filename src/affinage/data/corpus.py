@@ -24,21 +24,27 @@ def corpus_files(sources: Sequence[str | Path]) -> list[Path | str]:
         raise InputError("no corpus given; name text files, folders of them, or hub data sets")
     found: list[Path | str] = []
     for source in map(str, sources):
-        path = Path(source)
-        if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.is_file() and p.name.endswith(SUFFIXES))
-            if not inside:
-                raise InputError(f"corpus folder '{path}' holds no {', '.join(SUFFIXES)} file")
-            found += inside
-        elif path.is_file():
-            if path.stat().st_size == 0:
-                raise InputError(f"corpus file '{path}' is empty")
-            found.append(path)
-        elif path.is_absolute() or source.startswith(".") or source.endswith(SUFFIXES) or source.count("/") > 1:
-            raise InputError(f"corpus '{path}' does not exist")
-        else:
-            found.append(source)
+        try:
+            found += _files_in(source)
+        except OSError as error:  # no permission, a name that is too long
+            raise InputError(f"corpus '{source}' cannot be read: {error.strerror or error}") from None
     return found
+
+
+def _files_in(source: str) -> list[Path | str]:
+    path = Path(source)
+    if path.is_dir():
+        inside = sorted(p for p in path.rglob("*") if p.is_file() and p.name.endswith(SUFFIXES))
+        if not inside:
+            raise InputError(f"corpus folder '{path}' holds no {', '.join(SUFFIXES)} file")
+        return list(inside)
+    if path.is_file():
+        if path.stat().st_size == 0:
+            raise InputError(f"corpus file '{path}' is empty")
+        return [path]
+    if path.is_absolute() or source.startswith(".") or source.endswith((*SUFFIXES, "/")) or source.count("/") > 1:
+        raise InputError(f"corpus '{path}' does not exist")
+    return [source]
 
 
 def corpus_lines(files: Sequence[Path | str]) -> Iterator[str]:
@@ -53,18 +59,21 @@ def is_held_out(line: str, share: float) -> bool:
 
 
 def fingerprint(file: Path | str) -> str:
-    """sha256 of a file's bytes, 64 hex digits; a hub name stands for itself."""
+    """sha256 of a file's bytes, 64 hex digits; a hub name stands for itself. Raises: InputError if it is unreadable."""
     if isinstance(file, str):
         return file
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read: {error.strerror or error}") from None
 
 
 def _file_lines(path: Path) -> Iterator[str]:
     opener = gzip.open if path.suffix == ".gz" else open
+    number = 0
     try:
         with opener(path, "rb") as stream:
-            number = 0
             while raw := stream.readline(MAX_LINE_BYTES + 1):
                 number += 1
                 if len(raw) > MAX_LINE_BYTES:
@@ -75,7 +84,7 @@ def _file_lines(path: Path) -> Iterator[str]:
                 if line:
                     yield line
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from None
+        raise DataError(f"{path}:{number + 1}: cannot be read: {error}") from None
 
 
 def _decode(raw: bytes, path: Path, number: int) -> str:

@@ -1,9 +1,10 @@
 """A corpus as token ids in memory-mapped files: tokenised once, shared by every epoch and resumed run."""
 
+import io
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -42,10 +43,14 @@ class TokenStore:
             lengths: list[int] = [0]
             with (folder / "ids.bin").open("wb") as stream:
                 for batch in _batches(lines):
-                    for encoding in tokenizer.backend_tokenizer.encode_batch(batch, add_special_tokens=False):
-                        np.asarray(encoding.ids, dtype=np.int32).tofile(stream)
-                        lengths.append(len(encoding.ids))
-            np.save(folder / "starts.npy", np.cumsum(lengths, dtype=np.int64))
+                    encodings = tokenizer.backend_tokenizer.encode_batch(batch, add_special_tokens=False)
+                    texts = [encoding.ids for encoding in encodings]
+                    # Written as bytes: NumPy's own tofile and save say nothing when the disk is full.
+                    stream.write(np.fromiter(chain.from_iterable(texts), dtype=np.int32).tobytes())
+                    lengths += map(len, texts)
+            starts_file = io.BytesIO()
+            np.save(starts_file, np.cumsum(lengths, dtype=np.int64))
+            (folder / "starts.npy").write_bytes(starts_file.getvalue())
             (folder / "done.json").write_text(json.dumps({"texts": len(lengths) - 1}), encoding="utf-8")
         starts = np.load(folder / "starts.npy")
         ids = np.memmap(folder / "ids.bin", dtype=np.int32, mode="r") if starts[-1] else np.zeros(0, np.int32)

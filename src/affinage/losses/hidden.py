@@ -38,7 +38,7 @@ class CosineDistance(_LastLayer):
         return Sum((1 - _last_layer_cosines(student, teacher, batch)).sum(), batch.mask.sum())
 
 
-@distillation_losses.register("cosine_similarity", source="Delestre & Amar 2022, arXiv:2205.11111, equation 11 printed")
+@distillation_losses.register("cosine_similarity", source="Delestre & Amar 2022, arXiv:2205.11111, eq. 11 as printed")
 @dataclass(frozen=True)
 class CosineSimilarity(_LastLayer):
     """cos between the last hidden states, as the article prints it: minimising it turns the vectors away."""

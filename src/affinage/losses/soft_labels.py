@@ -86,7 +86,7 @@ class SoftKL(_SoftLabels):
         return soft_kl(student, teacher, self.temperature)
 
 
-@distillation_losses.register("reverse_soft_kl", source="Delestre & Amar 2022, arXiv:2205.11111, equation 10 printed")
+@distillation_losses.register("reverse_soft_kl", source="Delestre & Amar 2022, arXiv:2205.11111, eq. 10 as printed")
 @dataclass(frozen=True)
 class ReverseSoftKL(_SoftLabels):
     """KL from student to teacher, tau**2 * KL(q || p), mean over tokens; 0 at agreement."""

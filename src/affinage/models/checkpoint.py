@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForMaskedLM,
@@ -26,6 +28,8 @@ Kind = Literal["sequence", "pair", "token", "span"]
 """What a head is for: as `Kind` of `data.task`, which has the same rank as this file."""
 
 log = logging.getLogger(__name__)
+
+_UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError, StrictDataclassError)
 
 _CLASSES: dict[str, Any] = {
     "sequence": AutoModelForSequenceClassification,
@@ -98,12 +102,7 @@ def load_task_model(
 
 def refuse_other_head(name_or_path: str | Path, kind: Kind) -> None:
     """Raises: InputError where the config says that the model was fine-tuned for another kind of task."""
-    expected = {
-        "sequence": "ForSequenceClassification",
-        "token": "ForTokenClassification",
-        "span": "ForQuestionAnswering",
-    }
-    suffix = expected["sequence" if kind == "pair" else kind]
+    suffix = _SUFFIXES["sequence" if kind == "pair" else kind]
     architectures = read_config(name_or_path).architectures or []
     heads = [a for a in architectures if any(a.endswith(s) for s in _SUFFIXES.values())]
     if heads and not any(a.endswith(suffix) for a in heads):
@@ -141,7 +140,10 @@ def task_of(config: PretrainedConfig) -> str | None:
 
 
 def _load(auto_class: Any, name_or_path: str | Path, **settings: Any) -> tuple[PreTrainedModel, list[str]]:
-    """The model in float32 and eval mode, and the weights that were not in the folder (the unused pooler aside)."""
+    """The model in float32 and eval mode, and the weights of its head that were not in the folder.
+
+    Raises: InputError where it cannot be read, or weights of the encoder (the unused pooler aside) are not there.
+    """
 
     def load(name: str) -> Any:
         return auto_class.from_pretrained(
@@ -154,15 +156,26 @@ def _load(auto_class: Any, name_or_path: str | Path, **settings: Any) -> tuple[P
         )
 
     model, info = _read(name_or_path, load)
-    fresh = set(info["missing_keys"]) | {key[0] for key in info["mismatched_keys"]}
-    return model.eval(), sorted(key for key in fresh if ".pooler." not in key)
+    missing = set(info["missing_keys"]) | {key[0] for key in info["mismatched_keys"]}
+    fresh = sorted(key for key in missing if ".pooler." not in key)
+    # Only a head may be new: an encoder that is partly random would train, and nobody would know.
+    if inside := [key for key in fresh if key.startswith(f"{model.base_model_prefix}.")]:
+        raise InputError(
+            f"model '{name_or_path}': its weights are not those its config.json describes: {_some(inside)} missing or of "
+            "another shape; fetch or save the model again"
+        )
+    return model.eval(), fresh
 
 
 def _read(name_or_path: str | Path, read: Callable[[str], Any], *, file: str = "config.json") -> Any:
     name = str(name_or_path)
     path = Path(name)
     looks_like_path = path.is_absolute() or name.startswith((".", "~")) or len(path.parts) > 2
-    if path.is_dir():
+    try:
+        is_there, is_folder = path.exists(), path.is_dir()
+    except OSError as error:  # a name that is too long, a folder that may not be looked into
+        raise InputError(f"model '{name}' cannot be read: {error.strerror or error}") from None
+    if is_folder:
         if not (path / file).is_file():
             raise InputError(f"model '{name}': the folder holds no {file}, so it is not what transformers saves")
         if any(path.glob("*.bin")) and not any(path.glob("*.safetensors")):
@@ -170,16 +183,16 @@ def _read(name_or_path: str | Path, read: Callable[[str], Any], *, file: str = "
                 f"model '{name}': its weights are a pickle, which can run code; where you trust it, load it with "
                 "transformers and save it again with save_pretrained, which writes safetensors"
             )
-    elif path.exists() or looks_like_path:
+    elif is_there or looks_like_path:
         raise InputError(f"model '{name}': there is no such folder")
     else:
         log.info("'%s' is no folder here: asking the hub", name)
     try:
         return read(name)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except _UNREADABLE as error:
         # transformers and safetensors report an unreadable or unknown model with all of these.
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        hint = "" if path.is_dir() else " (no such folder here, and the hub did not give it)"
+        hint = "" if is_folder else " (no such folder here, and the hub did not give it)"
         raise InputError(f"model '{name}' cannot be loaded{hint}: {first}") from error
 
 

@@ -51,6 +51,7 @@ def training_arguments(training: Training, *, folder: RunFolder, steps: int, **m
         "dataloader_pin_memory": torch.cuda.is_available(),
         "report_to": "none",
         "disable_tqdm": True,
+        "use_cpu": not torch.accelerator.is_available(),
         **more,
     }
     return TrainingArguments(**settings)

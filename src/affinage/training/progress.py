@@ -51,7 +51,8 @@ class RichProgress(TrainerCallback):
         scores = {key[5:]: value for key, value in logs.items() if key.startswith("eval_") and isinstance(value, float)}
         if scores and state.is_world_process_zero:
             shown = "  ".join(f"{name} {value:.4g}" for name, value in scores.items())
-            self._console.print(f"{self._label}  step {state.global_step}/{state.max_steps}  {shown}", highlight=False)
+            line = f"{self._label}  step {state.global_step}/{state.max_steps}  {shown}"
+            self._console.print(line, highlight=False, soft_wrap=True)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -26,15 +26,15 @@ class RunFolder:
 
         Raises: InputError where `out` exists, cannot be written beside, or the work of another run lies there.
         """
+        refuse_existing(out, overwrite=overwrite)
         out = Path(out)
-        if out.exists() and not overwrite:
-            raise InputError(f"output folder '{out}' exists; choose another --out, or replace it with --overwrite")
-        if out.is_file():
-            raise InputError(f"output '{out}' is a file; --out names a folder")
         folder = cls(out, out.with_name(out.name + ".partial"), overwrite)
         text = json.dumps(identity, sort_keys=True, indent=1)
-        noted = folder.partial / "run.json"
+        noted, aside = folder.partial / "run.json", folder.partial / "run.tmp"
         try:
+            # In the end the working folder is deleted: what somebody else keeps under its name must not be in it.
+            if not noted.is_file() and any(p.is_file() and p != aside for p in folder.partial.rglob("*")):
+                raise InputError(f"'{folder.partial}' is not a folder of affinage's; move it, or choose another --out")
             if noted.is_file() and noted.read_text(encoding="utf-8") != text:
                 raise InputError(
                     f"'{folder.partial}' holds an unfinished run with {_difference(noted, identity)}; finish that one "
@@ -43,7 +43,6 @@ class RunFolder:
             for path in (folder.checkpoints, folder.logs):
                 path.mkdir(parents=True, exist_ok=True)
             if not noted.is_file():
-                aside = noted.with_suffix(".tmp")
                 aside.write_text(text, encoding="utf-8")
                 aside.replace(noted)
         except OSError as error:
@@ -94,6 +93,20 @@ class RunFolder:
         aside.rename(self.out)
         shutil.rmtree(self.partial)
         return self.out
+
+
+def refuse_existing(out: Path | str, *, overwrite: bool) -> None:
+    """Asked before the first file is read. Raises: InputError where `out` exists, or cannot be a folder of its own."""
+    out = Path(out)
+    if out.name in {"", ".."}:
+        raise InputError(f"output '{out}' names no folder of its own; choose another --out")
+    try:
+        if out.is_file():
+            raise InputError(f"output '{out}' is a file; --out names a folder")
+        if out.exists() and not overwrite:
+            raise InputError(f"output folder '{out}' exists; choose another --out, or replace it with --overwrite")
+    except OSError as error:
+        raise InputError(f"output folder '{out}' cannot be made: {error.strerror or error}") from None
 
 
 def _is_json(path: Path) -> bool:

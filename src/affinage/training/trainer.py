@@ -1,7 +1,7 @@
 """transformers' Trainer for sums of losses that count different things: tokens, masked tokens, rows."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -69,16 +69,12 @@ class SumTrainer(Trainer):
         self.losses: WeightedLosses = model  # type: ignore[assignment]
         # Trainer adds a callback that prints every log to standard output, which is for results.
         self.remove_callback(PrinterCallback)
-        self._scores = scores
+        self._scores, self._held_out = scores, held_out
         self._logged = torch.zeros(len(self.losses.names), dtype=torch.float64)
-        self._logged_batches = 0
+        self._logged_steps: set[int] = set()
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[Any]:
         return self._sampler
-
-    def _get_eval_sampler(self, eval_dataset: Any) -> Sampler[Any]:
-        # Epoch 0 of the held-out rows, always: every evaluation sees the same masks.
-        return [(0, row) for row in range(len(eval_dataset))]  # type: ignore[return-value]
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Tensor]], device: torch.device) -> Tensor:
         counts = torch.stack([self.losses.counts(batch) for batch in batch_samples]).sum(0).to(device)
@@ -96,18 +92,17 @@ class SumTrainer(Trainer):
         assert isinstance(num_items_in_batch, Tensor)
         parts = model(**inputs) / num_items_in_batch.clamp(min=1)
         self._logged += parts.detach().double().cpu()
-        self._logged_batches += 1
+        self._logged_steps.add(self.state.global_step)
         # Gradients are averaged over processes; the counts are already those of all of them.
         return (self.losses.weights * parts).sum() * self.args.world_size
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        if "loss" in logs and self._logged_batches:
+        if "loss" in logs and self._logged_steps:
             parts = self._logged.to(self.args.device, torch.float32)[None]
-            steps = self._logged_batches / self.args.gradient_accumulation_steps
-            means = self.accelerator.gather(parts).sum(0) / steps
+            means = self.accelerator.gather(parts).sum(0) / len(self._logged_steps)
             logs.update({name: float(mean) for name, mean in zip(self.losses.names, means, strict=True)})
             self._logged.zero_()
-            self._logged_batches = 0
+            self._logged_steps.clear()
         super().log(logs, start_time)
 
     @torch.no_grad()
@@ -118,8 +113,7 @@ class SumTrainer(Trainer):
         assert model is not None
         model.eval()
         sums = torch.zeros(2, len(self.losses.names), dtype=torch.float64, device=self.args.device)
-        for inputs in self.get_eval_dataloader():
-            inputs = self._prepare_inputs(inputs)
+        for inputs in self._held_out_batches():
             with self.compute_loss_context_manager(), self.accelerator.autocast():
                 sums[0] += model(**inputs).double()
             sums[1] += self.losses.counts(inputs).double()
@@ -134,6 +128,13 @@ class SumTrainer(Trainer):
         metrics["eval_seconds"] = time.perf_counter() - began
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _held_out_batches(self) -> Iterator[dict[str, Tensor]]:
+        """This process's share of the held-out rows, each row in one process only, with the masks of epoch 0."""
+        rows, size = self._held_out, self.args.eval_batch_size
+        mine = range(self.args.process_index, len(rows), self.args.world_size)
+        for start in range(0, len(mine), size):
+            yield self._prepare_inputs(rows.collate([rows[(0, row)] for row in mine[start : start + size]]))
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         folder = Path(output_dir or str(self.args.output_dir))

@@ -7,16 +7,15 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from accelerate import PartialState
 from torch.utils.tensorboard import SummaryWriter
 from transformers import PreTrainedTokenizerFast
 from transformers.integrations.integration_utils import TensorBoardCallback
 
 from affinage.data.corpus import corpus_lines, is_held_out
 from affinage.data.masking import Masker
+from affinage.data.pieces import starts_word
 from affinage.data.rows import PackedRows
 from affinage.data.tokens import TokenStore
-from affinage.data.pieces import starts_word
 from affinage.distillation.objective import Objective
 from affinage.errors import InputError
 from affinage.evaluation.pseudo_perplexity import pseudo_perplexity
@@ -26,6 +25,7 @@ from affinage.training.allocator import keep_big_buffers
 from affinage.training.arguments import total_steps, training_arguments
 from affinage.training.clock import Clock
 from affinage.training.interruption import StopOnInterrupt
+from affinage.training.processes import processes
 from affinage.training.progress import RichProgress
 from affinage.training.run_folder import RunFolder
 from affinage.training.trainer import SumTrainer
@@ -70,7 +70,7 @@ def corpus_rows(
         seed=stage.training.seed,
     )
     log.info("tokenising %d corpus files", len(files))
-    with PartialState().main_process_first():
+    with processes().main_process_first():
         parts = CorpusRows(rows(store("train", lambda held: not held)), rows(store("held_out", bool)))
     for name, part in (("training", parts.train), ("held-out", parts.held_out)):
         if not part.store.tokens:
@@ -106,7 +106,7 @@ def train_stage(
     """
     keep_big_buffers()
     settings = stage.training
-    steps = total_steps(settings, len(rows.train), processes=PartialState().num_processes)
+    steps = total_steps(settings, len(rows.train), processes=processes().num_processes)
     stop, clock = StopOnInterrupt(), Clock(folder.partial / "seconds")
     trainer = SumTrainer(
         objective,
@@ -125,7 +125,7 @@ def train_stage(
     # The last evaluation may have fallen on the last step already.
     last = next((entry for entry in reversed(history) if "eval_loss" in entry and entry["step"] == steps), None)
     held_out = last or trainer.evaluate()
-    seen = settings.batch_size * settings.gradient_accumulation_steps * PartialState().num_processes * steps
+    seen = settings.batch_size * settings.gradient_accumulation_steps * processes().num_processes * steps
     return TrainingRun(
         steps=steps,
         tokens=round(rows.train.tokens * seen / len(rows.train)),

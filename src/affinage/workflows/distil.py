@@ -5,7 +5,6 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from accelerate import PartialState
 from transformers import set_seed
 
 from affinage.data.corpus import corpus_files, fingerprint
@@ -19,7 +18,8 @@ from affinage.report.provenance import provenance
 from affinage.report.report import ModelEntry, Report
 from affinage.training.arguments import computes_in_bf16
 from affinage.training.model_folder import write_model_folder
-from affinage.training.run_folder import RunFolder
+from affinage.training.processes import processes
+from affinage.training.run_folder import RunFolder, refuse_existing
 from affinage.workflows.corpus_stage import corpus_rows, train_stage
 
 log = logging.getLogger(__name__)
@@ -41,6 +41,7 @@ def distil(
     Raises: InputError before any long work for whatever cannot be used.
     """
     began = time.perf_counter()
+    refuse_existing(out, overwrite=overwrite)
     plan = Recipe.load(recipe, overrides)
     if plan.kind != "distil" or len(plan.stages) != 1:
         raise InputError(
@@ -69,7 +70,7 @@ def distil(
         "teacher_weights": weights_fingerprint(teacher),
         "corpus": data,
     }
-    with PartialState().main_process_first():
+    with processes().main_process_first():
         folder = RunFolder.open(Path(out), identity=identity, overwrite=overwrite)
     with folder.preparing():
         rows = corpus_rows(files, tokenizer, stage, folder=folder.partial / "tokens")
@@ -92,7 +93,7 @@ def distil(
             seconds=time.perf_counter() - began,
         ),
     )
-    if PartialState().is_main_process:
+    if processes().is_main_process:
         folder.finish(
             lambda aside: write_model_folder(
                 aside, model=student, tokenizer=tokenizer, recipe=plan, report=report, base=str(teacher)

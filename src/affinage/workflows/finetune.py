@@ -5,7 +5,6 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from accelerate import PartialState
 from torch.utils.tensorboard import SummaryWriter
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, TrainerCallback, set_seed
 from transformers.integrations.integration_utils import TensorBoardCallback
@@ -35,8 +34,9 @@ from affinage.training.arguments import computes_in_bf16
 from affinage.training.clock import Clock
 from affinage.training.interruption import StopOnInterrupt
 from affinage.training.model_folder import write_model_folder
+from affinage.training.processes import processes
 from affinage.training.progress import RichProgress
-from affinage.training.run_folder import RunFolder
+from affinage.training.run_folder import RunFolder, refuse_existing
 from affinage.training.task_trainer import TaskTrainer
 from affinage.workflows.labelled_data import TaskData, data_fingerprints, training_data
 
@@ -67,6 +67,7 @@ def finetune(
     with a checkpoint written that the same call takes up.
     """
     began = time.perf_counter()
+    refuse_existing(out, overwrite=overwrite)
     wanted = load_task(task)
     plan = Recipe.load(recipe, overrides)
     if plan.kind != "finetune" or len(plan.stages) != 1:
@@ -99,7 +100,7 @@ def finetune(
         "data": fingerprints,
         "columns": dict(columns or {}),
     }
-    with PartialState().main_process_first():
+    with processes().main_process_first():
         folder = RunFolder.open(Path(out), identity=identity, overwrite=overwrite)
     labelled = LabelledRows(rows, targets(rows_of.train, rows, rows_of.labels), pad_id(tokenizer), takes_types(network))
     best, run = _train(
@@ -145,7 +146,7 @@ def finetune(
             seconds=time.perf_counter() - began,
         ),
     )
-    if PartialState().is_main_process:
+    if processes().is_main_process:
         folder.finish(
             lambda aside: write_model_folder(
                 aside, model=final, tokenizer=tokenizer, recipe=plan, report=report, base=str(model)
@@ -200,7 +201,7 @@ def _train(
         folder=folder,
         score=score,
         metric=task.metrics[0],
-        processes=PartialState().num_processes,
+        processes=processes().num_processes,
         callbacks=[
             stop,
             clock,

@@ -6,7 +6,6 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from accelerate import PartialState
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, set_seed
 
 from affinage.data.corpus import corpus_files, corpus_lines, fingerprint
@@ -24,7 +23,8 @@ from affinage.report.provenance import provenance
 from affinage.report.report import ModelEntry, Report
 from affinage.training.arguments import computes_in_bf16
 from affinage.training.model_folder import write_model_folder
-from affinage.training.run_folder import RunFolder
+from affinage.training.processes import processes
+from affinage.training.run_folder import RunFolder, refuse_existing
 from affinage.workflows.corpus_stage import corpus_rows, train_stage
 
 log = logging.getLogger(__name__)
@@ -49,6 +49,7 @@ def pretrain(
     Raises: InputError before any long work for whatever cannot be used.
     """
     began = time.perf_counter()
+    refuse_existing(out, overwrite=overwrite)
     plan = Recipe.load(recipe, overrides)
     if plan.kind != "pretrain" or len(plan.stages) != 1:
         raise InputError(
@@ -64,7 +65,7 @@ def pretrain(
     _check_shape(plan.student, stage.training.row_length, source)
     data = {str(file): fingerprint(file) for file in files}
     identity = {"verb": "pretrain", "recipe": plan.sha256, "from": str(init_from), "corpus": data}
-    with PartialState().main_process_first():
+    with processes().main_process_first():
         folder = RunFolder.open(Path(out), identity=identity, overwrite=overwrite)
         with folder.preparing():
             tokenizer = _tokenizer(plan.student, files, folder, source)
@@ -104,7 +105,7 @@ def pretrain(
             seconds=time.perf_counter() - began,
         ),
     )
-    if PartialState().is_main_process:
+    if processes().is_main_process:
         folder.finish(
             lambda aside: write_model_folder(
                 aside,
