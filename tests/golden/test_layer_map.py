@@ -1,5 +1,6 @@
 """Which teacher layers a student starts from, against lists written down elsewhere."""
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -37,7 +38,7 @@ def test_spread_rises_from_the_first_to_the_last_layer(teacher: int) -> None:
     for student in range(2, teacher + 1):
         chosen = layer_map("spread", teacher, student)
         assert (chosen[0], chosen[-1]) == (0, teacher - 1)
-        assert all(a < b for a, b in zip(chosen, chosen[1:], strict=False))
+        assert all(a < b for a, b in pairwise(chosen))
 
 
 @pytest.mark.parametrize(

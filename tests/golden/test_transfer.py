@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import ARCHITECTURES, SENTENCES, tiny_model, tiny_tokenizer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -15,6 +14,7 @@ from affinage.models.build import fresh_masked_lm
 from affinage.models.layout import LAYOUTS, layout_of
 from affinage.models.transfer import transfer_
 from affinage.recipe import StudentSpec
+from tiny import ARCHITECTURES, SENTENCES, tiny_model, tiny_tokenizer
 
 LAYERS = {  # written from transformers' module trees, not from our table
     "camembert": "roberta.encoder.layer",

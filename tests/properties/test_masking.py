@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from tiny import tiny_tokenizer
 
 from affinage.data.masking import Masker
 from affinage.data.pieces import starts_word
 from affinage.recipe import Masking
 from affinage.signals import IGNORED
+from tiny import tiny_tokenizer
 
 SIZE, MASK, SPECIALS = 100, 4, 5  # ids 0 to 4 are special; among the others, even ids start a word
 

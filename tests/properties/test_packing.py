@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import SENTENCES, tiny_tokenizer
 
 from affinage.data.masking import Masker
 from affinage.data.packing import cut, pack
@@ -14,6 +13,7 @@ from affinage.data.rows import EpochSampler, PackedRows, to_batch
 from affinage.data.tokens import TokenStore
 from affinage.recipe import Masking
 from affinage.signals import IGNORED
+from tiny import SENTENCES, tiny_tokenizer
 
 CLS, SEP, PAD, MASK, FIRST = 0, 2, 1, 4, 5
 
@@ -99,7 +99,7 @@ def test_a_collated_batch_pads_behind_the_row(lengths: list[int], row_length: in
 def test_an_item_depends_on_seed_epoch_and_row_alone() -> None:
     store = store_of([17, 23, 9, 30, 4])
     rows, again, other = rows_of(store, 20), rows_of(store, 20), rows_of(store, 20, seed=1)
-    list(again[0, row] for row in range(len(again)))  # what was read before must not matter
+    [again[0, row] for row in range(len(again))]  # what was read before must not matter
     for row in range(len(rows)):
         for one, two in zip(rows[3, row], again[3, row], strict=True):
             np.testing.assert_array_equal(one, two)

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import SENTENCES
 
 import affinage.data.corpus as corpus
 from affinage.data.corpus import corpus_files, corpus_lines, fingerprint, is_held_out
 from affinage.errors import DataError, InputError
+from tiny import SENTENCES
 
 
 def lines_of(*paths: Path) -> list[str]:
@@ -75,7 +75,7 @@ def test_a_name_that_no_disk_takes_is_refused() -> None:
 @pytest.mark.parametrize("name", ["missing.txt", "missing/", "./missing", "deeper/still/missing"])
 def test_a_missing_path_is_named(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match="missing' does not exist|missing.txt' does not exist"):
+    with pytest.raises(InputError, match=r"missing' does not exist|missing\.txt' does not exist"):
         corpus_files([name])
     with pytest.raises(InputError, match="does not exist"):
         corpus_files([tmp_path / name])

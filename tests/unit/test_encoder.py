@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import ARCHITECTURES, SENTENCES, tiny_model, tiny_tokenizer
 from torch import Tensor
 from torch.nn.functional import linear
 from transformers import PreTrainedModel
@@ -14,6 +13,7 @@ from affinage.distillation.objective import Objective
 from affinage.models.encoder import forward_masked_lm
 from affinage.recipe import Component
 from affinage.signals import IGNORED, Batch, Signals
+from tiny import ARCHITECTURES, SENTENCES, tiny_model, tiny_tokenizer
 
 every_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
 every_attention = pytest.mark.parametrize("attention", ["sdpa", "eager"])

@@ -1,4 +1,4 @@
-"""A run's folder: refused at once where it cannot be used, whole or absent at the end, taken up after an interruption."""
+"""A run's folder: refused at once where it cannot be used, whole or absent at the end, resumed when interrupted."""
 
 import json
 from pathlib import Path
@@ -35,7 +35,7 @@ def test_an_existing_output_is_refused_and_nothing_is_made(tmp_path: Path) -> No
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     (tmp_path / "file").write_text("")
     for overwrite in (False, True):
-        with pytest.raises(InputError, match="exists|is a file"):
+        with pytest.raises(InputError, match=r"exists|is a file"):
             RunFolder.open(tmp_path / "file", identity=IDENTITY, overwrite=overwrite)
 
 
@@ -78,7 +78,7 @@ def test_where_nothing_can_be_written_is_said_at_once(out: str, tmp_path: Path) 
 def test_a_path_without_a_name_is_no_output(out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for overwrite in (False, True):
-        with pytest.raises(InputError, match="exists|names no folder"):
+        with pytest.raises(InputError, match=r"exists|names no folder"):
             RunFolder.open(out, identity=IDENTITY, overwrite=overwrite)
 
 
@@ -98,7 +98,7 @@ def test_a_folder_of_that_name_that_is_not_ours_is_left_alone(tmp_path: Path) ->
     theirs = tmp_path / "out.partial"
     theirs.mkdir()
     (theirs / "thesis.tex").write_text("years of work")
-    with pytest.raises(InputError, match="out.partial' is not a folder of affinage's; .* --out"):
+    with pytest.raises(InputError, match=r"out\.partial' is not a folder of affinage's; .* --out"):
         RunFolder.open(tmp_path / "out", identity=IDENTITY)
     assert tree(tmp_path) == {"out.partial/thesis.tex"}
 

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import ARCHITECTURES, SENTENCES, tiny_tokenizer
 from tokenizers import Tokenizer, models
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -14,6 +13,7 @@ from affinage.data.pieces import parts_in, pieces_of, starts_word
 from affinage.data.vocabulary import SPECIAL_TOKENS, train_unigram
 from affinage.errors import InputError
 from affinage.recipe import TokenizerSpec
+from tiny import ARCHITECTURES, SENTENCES, tiny_tokenizer
 
 
 def test_special_tokens_have_camemberts_ids_and_roles() -> None:
@@ -132,7 +132,7 @@ def named(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
 def test_parts_by_hand() -> None:
     old = wordpieces("fro", "##mage", "chat", "##s", ",", "mage")
     new = wordpieces("chats", "mage", "##mage", "##s", "fromage", "zut", ",", "##chat")
-    ids = {piece: index for piece, index in old.get_vocab().items()}
+    ids = old.get_vocab()
     found = dict(zip(new.convert_ids_to_tokens(range(len(new))), parts_in(old, new), strict=True))
     assert found["chats"] == [ids["chat"], ids["##s"]]
     assert (found["mage"], found["##mage"]) == ([ids["mage"]], [ids["##mage"]])
@@ -173,7 +173,7 @@ def test_parts_across_vocabularies_of_all_kinds(old: str, new: str) -> None:
         if piece.spaced and piece.text[:1].isalnum() and found[index]:
             assert old_pieces[found[index][0]].spaced, (piece, texts)
         if all(texts) and len(texts) == len(found[index]) and texts:
-            lower = piece.text.lower() if "bert" == old else piece.text
+            lower = piece.text.lower() if old == "bert" else piece.text
             assert "".join(texts) in (piece.text, lower, strip_accents(lower)), (piece, texts)
             spelt += 1
     assert spelt > 80

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import ARCHITECTURES, save_tiny, tiny_model, tiny_tokenizer
 from transformers import AutoModelForSequenceClassification, BertConfig
 
 from affinage.errors import InputError
@@ -24,6 +23,7 @@ from affinage.models.checkpoint import (
     task_of,
 )
 from affinage.models.layout import layout_of
+from tiny import ARCHITECTURES, save_tiny, tiny_model, tiny_tokenizer
 
 
 def refused(load: Callable[[Path | str], Any], name: Path | str) -> str:
@@ -95,7 +95,9 @@ def test_labels_name_the_outputs_and_the_seed_the_head(tmp_path: Path) -> None:
     assert one.classifier.weight.shape[0] == 3
     assert torch.equal(one.classifier.weight, same.classifier.weight)
     assert not torch.equal(one.classifier.weight, other.classifier.weight)
-    assert torch.equal(one.roberta.embeddings.word_embeddings.weight, tiny_model().roberta.embeddings.word_embeddings.weight)
+    assert torch.equal(
+        one.roberta.embeddings.word_embeddings.weight, tiny_model().roberta.embeddings.word_embeddings.weight
+    )
 
 
 def test_another_number_of_labels_makes_another_head(tmp_path: Path) -> None:
@@ -127,7 +129,15 @@ def test_a_folder_without_a_config_is_refused(load: Any, tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"[]", b"\xff\xfe", b'{"model_type": "nonesuch"}', b"{}", b'{"model_type": "bert", "hidden_size": "x"}'],
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"\xff\xfe",
+        b'{"model_type": "nonesuch"}',
+        b"{}",
+        b'{"model_type": "bert", "hidden_size": "x"}',
+    ],
 )
 def test_a_corrupt_config_is_refused(content: bytes, tmp_path: Path) -> None:
     folder = save_tiny(tmp_path, "bert")
@@ -167,7 +177,7 @@ def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "intermediate_size": 48}))
     assert "cannot be loaded" in refused(load_masked_lm, folder)
-    with pytest.raises(InputError, match="its weights are not those its config.json describes"):
+    with pytest.raises(InputError, match=r"its weights are not those its config\.json describes"):
         load_task_model(folder, "sequence", labels=("non", "oui"))
 
 
@@ -198,7 +208,9 @@ def test_a_tokenizer_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     size = len(tiny_tokenizer())
     check_fit(tiny_tokenizer(), read_config(save_tiny(tmp_path, vocab_size=size)), where="m")
     check_fit(tiny_tokenizer(), read_config(save_tiny(tmp_path, vocab_size=size + 8)), where="m")
-    with pytest.raises(InputError, match=f"model 'm': its tokenizer makes ids up to {size - 1}, .* have {size - 1} rows"):
+    with pytest.raises(
+        InputError, match=f"model 'm': its tokenizer makes ids up to {size - 1}, .* have {size - 1} rows"
+    ):
         check_fit(tiny_tokenizer(), read_config(save_tiny(tmp_path, vocab_size=size - 1)), where="m")
 
 

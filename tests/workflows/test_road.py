@@ -303,7 +303,7 @@ def test_pretrain_refuses(tmp_path: Path, corpus: Path, teacher: Path) -> None:
         refused_pretrain(tmp_path, corpus, match, overrides or {}, **more)
 
     wider = {"student.hidden_size": "32"}
-    refused("hidden_size 32 differs from the 16 of the model to start from", wider, init_from=teacher)
+    refused("student.hidden_size 32 differs from its 16; add --set student.hidden_size=16", wider, init_from=teacher)
     refused("row_length 65 exceeds student.max_length 64", {"training.row_length": "65"})
     refused("hidden_size 15 is not a multiple of student.num_attention_heads 2", {"student.hidden_size": "15"})
     refused("missing: student.hidden_size", {"student.hidden_size": "null"})

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import SENTENCES, tiny_model, tiny_tokenizer
 from torch import Tensor
 from transformers import TrainerCallback, set_seed
 
@@ -28,6 +27,7 @@ from affinage.training.interruption import StopOnInterrupt
 from affinage.training.run_folder import RunFolder
 from affinage.training.trainer import SumTrainer
 from affinage.workflows.corpus_stage import CorpusRows, train_stage
+from tiny import SENTENCES, tiny_model, tiny_tokenizer
 
 LOSSES = Recipe.load("distilcamembert").stages[0].losses
 SETTINGS: dict[str, Any] = {"batch_size": 2, "row_length": 32, "max_steps": 6, "evaluations": 3, "precision": "fp32"}

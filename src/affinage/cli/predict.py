@@ -130,7 +130,9 @@ def _lines(data: bytes, where: str, *, objects: bool) -> list[Any]:
                 f"{where}:{number}: not UTF-8 (byte {error.start + 1} of the line); convert it first"
             ) from None
         except json.JSONDecodeError as error:
-            raise DataError(f"{where}:{number}: not JSON: {error.msg} at character {error.pos + 1}") from None
+            raise DataError(
+                f"{where}:{number}: not JSON: {error.msg.removesuffix(' at')} at character {error.pos + 1}"
+            ) from None
         blank += not line
     if not found:
         raise InputError(f"{where} is empty: expected one text a line")

@@ -162,7 +162,8 @@ def _parse(text: str, path: Path, first_line: int, *, hint: str = "") -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         where = f"{path}:{first_line + error.lineno - 1}"
-        raise DataError(f"{where}: is not valid JSON: {error.msg} at column {error.colno}{hint}") from None
+        problem = f"{error.msg.removesuffix(' at')} at column {error.colno}"
+        raise DataError(f"{where}: is not valid JSON: {problem}{hint}") from None
     except (ValueError, RecursionError) as error:  # an integer of more than 4,300 digits, brackets without end
         raise DataError(f"{path}:{first_line}: is not JSON that can be read: {_first_line(error)}") from None
 

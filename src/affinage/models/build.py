@@ -15,6 +15,7 @@ _DISTILBERT_NAMES = {
     "intermediate_size": "hidden_dim",
     "hidden_dropout_prob": "dropout",
     "attention_probs_dropout_prob": "attention_dropout",
+    "hidden_act": "activation",
 }
 
 _SHAPE = (
@@ -40,8 +41,12 @@ def check_shape(spec: StudentSpec) -> None:
         )
 
 
-def fresh_masked_lm(spec: StudentSpec, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
+def fresh_masked_lm(
+    spec: StudentSpec, tokenizer: PreTrainedTokenizerFast, *, like: PretrainedConfig | None = None
+) -> PreTrainedModel:
     """A randomly initialised masked language model of the shape `spec`, for this tokenizer's vocabulary.
+
+    `like`: the config of the model whose layers will be copied into it.
 
     Raises: InputError as `check_shape`.
     """
@@ -62,7 +67,11 @@ def fresh_masked_lm(spec: StudentSpec, tokenizer: PreTrainedTokenizerFast) -> Pr
         "bos_token_id": tokenizer.cls_token_id,
         "eos_token_id": tokenizer.sep_token_id,
     }
+    if like is not None:  # copied layers only compute the same with the same activation and the same epsilon
+        values["hidden_act"] = getattr(like, "hidden_act", None) or like.activation
+        values["layer_norm_eps"] = getattr(like, "layer_norm_eps", 1e-12)
     if spec.architecture == "distilbert":
+        values.pop("layer_norm_eps", None)  # fixed at 1e-12 there
         values = {_DISTILBERT_NAMES.get(key, key): value for key, value in values.items()}
     elif after_pad:
         values["type_vocab_size"] = 1

@@ -24,6 +24,8 @@ def as_list(inputs: Any) -> list[Any]:
 
 def check_text(text: Any, where: str) -> str:
     """The text. Raises: InputError where it is not a string, is blank, too long, or not valid Unicode."""
+    if isinstance(text, Mapping):
+        raise InputError(f"{where}: this model reads one text at a time; it knows no {' and '.join(map(str, text))}")
     if not isinstance(text, str):
         raise InputError(f"{where}: expected a text, got {type(text).__name__} ({text!r:.60})")
     if not text.strip():

@@ -82,8 +82,10 @@ class RunFolder:
         write(aside)
         if any(self.logs.iterdir()):
             shutil.copytree(self.logs, aside / "runs")
+        readable = (self.partial / "run.json").stat().st_mode
         for path in aside.rglob("*"):
             if path.is_file():
+                path.chmod(readable)  # safetensors writes for the owner alone
                 with path.open("rb") as stream:
                     os.fsync(stream.fileno())
         if self.overwrite and self.out.exists():

@@ -70,7 +70,7 @@ def pretrain(
         with folder.preparing():
             tokenizer = _tokenizer(plan.student, files, folder, source)
     set_seed(stage.training.seed)
-    model = fresh_masked_lm(plan.student, tokenizer)
+    model = fresh_masked_lm(plan.student, tokenizer, like=source and source[0].config)
     if source is not None:
         old, old_tokenizer, has_head = source
         if not has_head:
@@ -139,13 +139,11 @@ def _check_shape(spec: StudentSpec, row_length: int, source: Source | None) -> N
         return
     config = source[0].config
     layer_map(spec.layers, getattr(config, layout_of(config).num_hidden_layers), spec.num_hidden_layers or 0)
-    for key, theirs in widths_of(config).items():
-        wanted = getattr(spec, key)
-        if wanted != theirs:
-            raise InputError(
-                f"student.{key} {wanted} differs from the {theirs} of the model to start from; "
-                f"add --set student.{key}={theirs}"
-            )
+    differing = {key: theirs for key, theirs in widths_of(config).items() if getattr(spec, key) != theirs}
+    if differing:
+        said = "; ".join(f"student.{key} {getattr(spec, key)} differs from its {n}" for key, n in differing.items())
+        cure = " ".join(f"--set student.{key}={theirs}" for key, theirs in differing.items())
+        raise InputError(f"the model to start from has other widths: {said}; add {cure}")
     if spec.max_length and spec.max_length > max_length(config) and row_length > max_length(config):
         raise InputError(f"training.row_length {row_length} exceeds the {max_length(config)} positions to start from")
 
