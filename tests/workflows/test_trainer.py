@@ -338,7 +338,7 @@ def test_arguments_are_the_recipes(tmp_path: Path) -> None:
     folder = RunFolder.open(tmp_path / "out", identity={})
     args = training_arguments(training, folder=folder, steps=50)
     assert (args.learning_rate, args.warmup_steps, args.lr_scheduler_type.value) == (3e-4, 5, "cosine")
-    assert (args.eval_steps, args.save_steps, args.max_steps, args.seed, args.bf16) == (12, 12, 50, 5, False)
+    assert (args.eval_steps, args.save_steps, args.max_steps, args.seed, args.bf16) == (13, 13, 50, 5, False)
     assert (args.adam_beta1, args.adam_beta2, args.adam_epsilon) == (0.9, 0.98, 1e-6)
     assert args.output_dir == str(folder.checkpoints)
     assert training_arguments(training, folder=folder, steps=2).eval_steps == 1

@@ -21,7 +21,7 @@ def total_steps(training: Training, rows: int, *, processes: int = 1) -> int:
 
 def training_arguments(training: Training, *, folder: RunFolder, steps: int, **more: Any) -> TrainingArguments:
     """Arguments for `steps` optimizer steps; evaluation and checkpoints are spread evenly over them."""
-    every = max(1, steps // training.evaluations)
+    every = math.ceil(steps / training.evaluations)
     settings: dict[str, Any] = {
         "output_dir": str(folder.checkpoints),
         "max_steps": steps,

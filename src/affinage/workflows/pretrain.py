@@ -15,7 +15,7 @@ from affinage.distillation.objective import Objective, build_losses
 from affinage.errors import InputError
 from affinage.evaluation.footprint import footprint
 from affinage.models.build import check_shape, fresh_masked_lm
-from affinage.models.checkpoint import check_fit, load_masked_lm, load_tokenizer, max_length
+from affinage.models.checkpoint import check_fit, load_masked_lm, load_tokenizer, max_length, weights_fingerprint
 from affinage.models.layout import layout_of, widths_of
 from affinage.models.transfer import layer_map, transfer_
 from affinage.recipe import Recipe, StudentSpec
@@ -64,7 +64,13 @@ def pretrain(
     source = None if init_from is None else _source(init_from)
     _check_shape(plan.student, stage.training.row_length, source)
     data = {str(file): fingerprint(file) for file in files}
-    identity = {"verb": "pretrain", "recipe": plan.sha256, "from": str(init_from), "corpus": data}
+    identity = {
+        "verb": "pretrain",
+        "recipe": plan.sha256,
+        "from": str(init_from),
+        "from_weights": None if init_from is None else weights_fingerprint(init_from),
+        "corpus": data,
+    }
     with processes().main_process_first():
         folder = RunFolder.open(Path(out), identity=identity, overwrite=overwrite)
         with folder.preparing():
