@@ -161,8 +161,8 @@ def _load(auto_class: Any, name_or_path: str | Path, **settings: Any) -> tuple[P
     # Only a head may be new: an encoder that is partly random would train, and nobody would know.
     if inside := [key for key in fresh if key.startswith(f"{model.base_model_prefix}.")]:
         raise InputError(
-            f"model '{name_or_path}': its weights are not those its config.json describes: {_some(inside)} missing or of "
-            "another shape; fetch or save the model again"
+            f"model '{name_or_path}': its weights are not those its config.json describes: {_some(inside)} missing or "
+            "of another shape; fetch or save the model again"
         )
     return model.eval(), fresh
 
