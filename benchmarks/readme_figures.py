@@ -46,8 +46,8 @@ def figures() -> str:
     assert teacher_run is not None
     notes = (
         "**These figures prove the road, not the quality.** The teacher is provisional: "
-        f"{teacher_run.tokens:,} tokens of French on a CPU ({describe(shapes['teacher'])}, started from all-MiniLM-L6-v2, "
-        f"held-out loss {teacher_run.held_out['loss']:.2f}).",
+        f"{teacher_run.tokens:,} tokens of French on a CPU ({describe(shapes['teacher'])}, started from "
+        f"all-MiniLM-L6-v2, held-out loss {teacher_run.held_out['loss']:.2f}).",
         f"Its student ({describe(shapes['student'])}) saw {run.tokens:,} tokens. Fine-tuning was cut short too.",
         "Test parts, one seed each, 95 % bootstrap intervals over examples, "
         f"{hardware.cores} core of {hardware.cpu} a run.",

@@ -26,7 +26,7 @@ class Component(_Part):
     """A registered component, its weight in a sum, and its parameters."""
 
     name: str
-    weight: float = 1.0
+    weight: Annotated[float, Field(allow_inf_nan=False)] = 1.0
     params: dict[str, Any] = {}
 
 
@@ -59,7 +59,7 @@ class StudentSpec(_Part):
 class Masking(_Part):
     """Which tokens the masked language model must predict (Devlin et al. 2019, section 3.1)."""
 
-    probability: Fraction = 0.15
+    probability: Annotated[float, Field(gt=0, le=1)] = 0.15
     mask: Fraction = 0.8
     """share of the chosen tokens replaced by the mask token"""
     random: Fraction = 0.1
@@ -127,6 +127,14 @@ class Recipe(_Part):
     def to_yaml(self) -> str:
         """The recipe as YAML that `Recipe.load` reads back to an equal recipe."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
+
+    def only_stage(self, kind: Literal["pretrain", "distil", "finetune"]) -> Stage:
+        """The one stage of a recipe for this verb. Raises: InputError where it is for another, or has more stages."""
+        if self.kind != kind or len(self.stages) != 1:
+            raise InputError(
+                f"recipe '{self.name}' is for {self.kind} with {len(self.stages)} stages; {kind} takes one stage"
+            )
+        return self.stages[0]
 
     @classmethod
     def load(cls, name_or_path: str | Path, overrides: Mapping[str, str] | None = None) -> Self:

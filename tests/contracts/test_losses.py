@@ -159,7 +159,14 @@ def test_an_unknown_loss_is_named_with_the_nearest() -> None:
 
 
 @pytest.mark.parametrize(
-    "params", [{"temperature": 0}, {"temperature": -1}, {"temperature": "warm"}, {"tokens": "all"}]
+    "params",
+    [
+        {"temperature": 0},
+        {"temperature": -1},
+        {"temperature": "warm"},
+        {"temperature": float("inf")},
+        {"tokens": "all"},
+    ],
 )
 def test_a_value_outside_its_range_is_refused_by_name(params: dict[str, Any]) -> None:
     (key,) = params

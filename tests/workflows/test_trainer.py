@@ -264,9 +264,8 @@ def test_after_ctrl_c_a_resumed_run_ends_with_the_same_bits(tmp_path: Path) -> N
     model, stop = objective(dropout=0.3), StopOnInterrupt()
     cut = trainer(tmp_path / "cut", model, [At(4, interrupt), stop], **settings)
     handler = signal.getsignal(signal.SIGINT)
-    cut.train()
-    with pytest.raises(KeyboardInterrupt):
-        stop.raise_if_stopped()
+    with pytest.raises(KeyboardInterrupt), stop:
+        cut.train()
     assert signal.getsignal(signal.SIGINT) is handler
     assert cut.state.global_step == 4 and not same(expected, weights(model))
     checkpoint = RunFolder.open(tmp_path / "cut" / "out", identity={}).last_checkpoint()
@@ -288,10 +287,18 @@ def test_after_ctrl_c_a_resumed_run_ends_with_the_same_bits(tmp_path: Path) -> N
 def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
     stop = StopOnInterrupt()
     run = trainer(tmp_path, objective(), [At(2, interrupt), At(2, interrupt), stop])
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt), stop:
         run.train()
     assert run.state.global_step == 2
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_failed_run_leaves_ctrl_c_as_it_was() -> None:
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(ZeroDivisionError), StopOnInterrupt():
+        assert signal.getsignal(signal.SIGINT) is not handler
+        raise ZeroDivisionError
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:

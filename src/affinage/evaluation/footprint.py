@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict
 from transformers import PretrainedConfig, PreTrainedModel
 
 from affinage.models.layout import layout_of, position_offset
+from affinage.report.report import ModelEntry
 
 
 class Footprint(BaseModel):
@@ -63,6 +64,14 @@ def footprint(model: PreTrainedModel, *, length: int = 128, folder: str | Path |
         flops=encoder_flops(layers, width, inner, length),
         length=length,
         **parts,
+    )
+
+
+def model_entry(model: PreTrainedModel, *, name: str, path: str | Path) -> ModelEntry:
+    """The model as reports name it."""
+    shape = footprint(model)
+    return ModelEntry(
+        name=name, path=str(path), parameters=shape.parameters, layers=shape.layers, size_bytes=shape.size_bytes
     )
 
 

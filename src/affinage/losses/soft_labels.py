@@ -17,7 +17,7 @@ from affinage.losses.base import distillation_losses
 from affinage.losses.vocabulary import chunked_loss, logits_of, selected_rows
 from affinage.signals import IGNORED, Batch, Signals, Sum
 
-Temperature = Annotated[float, Field(gt=0)]
+Temperature = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 def soft_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:

@@ -78,7 +78,7 @@ def load_task_model(
 ) -> PreTrainedModel:
     """A model with the head of a task, in eval mode.
 
-    `labels` given (empty for spans): to be fine-tuned; its head is new unless the model has one with these labels.
+    `labels` given (empty for spans): to be fine-tuned; a head of as many outputs is kept, any other is new.
     None: a fine-tuned model is expected.
 
     Raises: InputError where the model cannot be read, or its head would be freshly initialised though `labels` is None.

@@ -11,34 +11,27 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 class StopOnInterrupt(TrainerCallback):
     """On the first Ctrl-C the step is finished and a checkpoint written; a second one stops at once.
 
-    Call `raise_if_stopped` after training.
+    Used as `with stop: trainer.train()`: afterwards the first Ctrl-C is raised as KeyboardInterrupt, and whatever
+    happened, Ctrl-C means again what it meant before.
     """
 
     def __init__(self) -> None:
         self.stopped = False
         self._previous: Any = None
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def __enter__(self) -> None:
         if threading.current_thread() is threading.main_thread():
             self._previous = signal.signal(signal.SIGINT, self._on_signal)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self._restore()
+        if self.stopped and error is None:
+            raise KeyboardInterrupt
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self.stopped:
             control.should_save = True
             control.should_training_stop = True
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self._restore()
-
-    def raise_if_stopped(self) -> None:
-        """Raises: KeyboardInterrupt where training was stopped by one."""
-        self._restore()
-        if self.stopped:
-            raise KeyboardInterrupt
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.stopped:

@@ -119,8 +119,8 @@ def train_stage(
     )
     checkpoint = folder.last_checkpoint()
     log.info("%d steps of %d rows%s", steps, settings.batch_size, f", from {checkpoint.name}" if checkpoint else "")
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    stop.raise_if_stopped()
+    with stop:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     history = trainer.state.log_history
     # The last evaluation may have fallen on the last step already.
     last = next((entry for entry in reversed(history) if "eval_loss" in entry and entry["step"] == steps), None)

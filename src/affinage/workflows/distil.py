@@ -11,11 +11,11 @@ from affinage.data.corpus import corpus_files, fingerprint
 from affinage.distillation.objective import Objective, build_losses
 from affinage.distillation.student import make_student
 from affinage.errors import InputError
-from affinage.evaluation.footprint import footprint
+from affinage.evaluation.footprint import model_entry
 from affinage.models.checkpoint import check_fit, load_masked_lm, load_tokenizer, max_length, weights_fingerprint
 from affinage.recipe import Recipe
 from affinage.report.provenance import provenance
-from affinage.report.report import ModelEntry, Report
+from affinage.report.report import Report
 from affinage.training.arguments import computes_in_bf16
 from affinage.training.model_folder import write_model_folder
 from affinage.training.processes import processes
@@ -43,11 +43,7 @@ def distil(
     began = time.perf_counter()
     refuse_existing(out, overwrite=overwrite)
     plan = Recipe.load(recipe, overrides)
-    if plan.kind != "distil" or len(plan.stages) != 1:
-        raise InputError(
-            f"recipe '{plan.name}' is for {plan.kind} with {len(plan.stages)} stages; distil takes one stage"
-        )
-    stage = plan.stages[0]
+    stage = plan.only_stage("distil")
     build_losses(stage.losses, teacher=True)
     computes_in_bf16(stage.training.precision)
     files = corpus_files(corpus)
@@ -77,12 +73,11 @@ def distil(
     objective = Objective(student, stage.losses, teacher=frozen)
     run = train_stage(objective, rows, stage, tokenizer=tokenizer, folder=folder, label="distillation", quiet=quiet)
     student.config.affinage_layers = list(layers)
-    shapes = {"student": (footprint(student), str(out)), "teacher": (footprint(frozen), str(teacher))}
     report = Report(
         command="distil",
-        models=tuple(
-            ModelEntry(name=name, path=path, parameters=s.parameters, layers=s.layers, size_bytes=s.size_bytes)
-            for name, (s, path) in shapes.items()
+        models=(
+            model_entry(student, name="student", path=out),
+            model_entry(frozen, name="teacher", path=teacher),
         ),
         training=run,
         provenance=provenance(

@@ -13,11 +13,11 @@ from affinage.data.readers import find_parts
 from affinage.data.task import load_task
 from affinage.errors import InputError
 from affinage.evaluation.evaluator import evaluate_model, model_labels
-from affinage.evaluation.footprint import footprint
+from affinage.evaluation.footprint import model_entry
 from affinage.models.checkpoint import check_fit, load_task_model, load_tokenizer, max_length, read_config, task_of
 from affinage.recipe import Recipe
 from affinage.report.provenance import provenance
-from affinage.report.report import ModelEntry, Report
+from affinage.report.report import Report
 from affinage.workflows.labelled_data import data_fingerprints, refuse_unknown_labels, rename_labels
 
 log = logging.getLogger(__name__)
@@ -72,18 +72,9 @@ def evaluate(
     )
     if result.truncated:
         log.info("%d of %d texts are longer than %d tokens: truncated", result.truncated, len(examples), length)
-    shape = footprint(network)
     return Report(
         command="evaluate",
-        models=(
-            ModelEntry(
-                name=Path(model).name,
-                path=str(model),
-                parameters=shape.parameters,
-                layers=shape.layers,
-                size_bytes=shape.size_bytes,
-            ),
-        ),
+        models=(model_entry(network, name=Path(model).name, path=model),),
         scores=result.scores,
         provenance=provenance(
             command=command or f"affinage evaluate {model} --task {name} --data {data}",

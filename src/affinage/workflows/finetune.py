@@ -14,9 +14,8 @@ from affinage.data.encoding import Row
 from affinage.data.examples import Example
 from affinage.data.features import encode, fitted, stride_for, targets
 from affinage.data.task import Task, load_task
-from affinage.errors import InputError
 from affinage.evaluation.evaluator import evaluate_model, pad_id, predict_rows, references, takes_types
-from affinage.evaluation.footprint import footprint
+from affinage.evaluation.footprint import model_entry
 from affinage.evaluation.metrics import metric
 from affinage.models.checkpoint import (
     check_fit,
@@ -28,7 +27,7 @@ from affinage.models.checkpoint import (
 )
 from affinage.recipe import Recipe, Training
 from affinage.report.provenance import provenance
-from affinage.report.report import ModelEntry, Report, Score, TrainingRun
+from affinage.report.report import Report, Score, TrainingRun
 from affinage.training.allocator import keep_big_buffers
 from affinage.training.arguments import computes_in_bf16
 from affinage.training.clock import Clock
@@ -70,11 +69,8 @@ def finetune(
     refuse_existing(out, overwrite=overwrite)
     wanted = load_task(task)
     plan = Recipe.load(recipe, overrides)
-    if plan.kind != "finetune" or len(plan.stages) != 1:
-        kind = f"{plan.kind} with {len(plan.stages)} stages"
-        raise InputError(f"recipe '{plan.name}' is for {kind}; finetune takes one stage")
+    training = plan.only_stage("finetune").training
     plan = plan.model_copy(update={"task": wanted.name})
-    training = plan.stages[0].training
     computes_in_bf16(training.precision)
     config = read_config(model)
     tokenizer = load_tokenizer(model)
@@ -124,18 +120,9 @@ def finetune(
                 split=split,
                 seeds=(training.seed,),
             ).scores
-    shape = footprint(final)
     report = Report(
         command="finetune",
-        models=(
-            ModelEntry(
-                name=Path(out).name,
-                path=str(out),
-                parameters=shape.parameters,
-                layers=shape.layers,
-                size_bytes=shape.size_bytes,
-            ),
-        ),
+        models=(model_entry(final, name=Path(out).name, path=out),),
         scores=tuple(scores),
         training=run,
         provenance=provenance(
@@ -211,8 +198,8 @@ def _train(
         ],
     )
     checkpoint = folder.last_checkpoint()
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    stop.raise_if_stopped()
+    with stop:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     last_loss = next((entry["loss"] for entry in reversed(trainer.state.log_history) if "loss" in entry), None)
     return trainer.best_checkpoint, TrainingRun(
         steps=trainer.state.global_step,

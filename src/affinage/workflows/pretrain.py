@@ -13,14 +13,14 @@ from affinage.data.pieces import parts_in
 from affinage.data.vocabulary import train_unigram
 from affinage.distillation.objective import Objective, build_losses
 from affinage.errors import InputError
-from affinage.evaluation.footprint import footprint
+from affinage.evaluation.footprint import model_entry
 from affinage.models.build import check_shape, fresh_masked_lm
 from affinage.models.checkpoint import check_fit, load_masked_lm, load_tokenizer, max_length, weights_fingerprint
 from affinage.models.layout import layout_of, widths_of
 from affinage.models.transfer import layer_map, transfer_
 from affinage.recipe import Recipe, StudentSpec
 from affinage.report.provenance import provenance
-from affinage.report.report import ModelEntry, Report
+from affinage.report.report import Report
 from affinage.training.arguments import computes_in_bf16
 from affinage.training.model_folder import write_model_folder
 from affinage.training.processes import processes
@@ -51,11 +51,7 @@ def pretrain(
     began = time.perf_counter()
     refuse_existing(out, overwrite=overwrite)
     plan = Recipe.load(recipe, overrides)
-    if plan.kind != "pretrain" or len(plan.stages) != 1:
-        raise InputError(
-            f"recipe '{plan.name}' is for {plan.kind} with {len(plan.stages)} stages; pretrain takes one stage"
-        )
-    stage = plan.stages[0]
+    stage = plan.only_stage("pretrain")
     build_losses(stage.losses, teacher=False)
     computes_in_bf16(stage.training.precision)
     files = corpus_files(corpus)
@@ -90,18 +86,9 @@ def pretrain(
         rows = corpus_rows(files, tokenizer, stage, folder=folder.partial / "tokens")
     objective = Objective(model, stage.losses)
     run = train_stage(objective, rows, stage, tokenizer=tokenizer, folder=folder, label="pre-training", quiet=quiet)
-    shape = footprint(model)
     report = Report(
         command="pretrain",
-        models=(
-            ModelEntry(
-                name=Path(out).name,
-                path=str(out),
-                parameters=shape.parameters,
-                layers=shape.layers,
-                size_bytes=shape.size_bytes,
-            ),
-        ),
+        models=(model_entry(model, name=Path(out).name, path=out),),
         training=run,
         provenance=provenance(
             command=command or f"affinage pretrain … --recipe {recipe} --out {out}",
