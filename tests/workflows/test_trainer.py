@@ -295,7 +295,7 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
 
 def test_a_failed_run_leaves_ctrl_c_as_it_was() -> None:
     handler = signal.getsignal(signal.SIGINT)
-    with pytest.raises(ZeroDivisionError), StopOnInterrupt():
+    with pytest.raises(ZeroDivisionError), StopOnInterrupt():  # noqa: PT012
         assert signal.getsignal(signal.SIGINT) is not handler
         raise ZeroDivisionError
     assert signal.getsignal(signal.SIGINT) is handler
