@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from affinage.errors import DataError, InputError
+from affinage.training.run_folder import RunFolder
 from affinage.workflows.evaluate import evaluate
 from affinage.workflows.finetune import finetune
 from affinage.workflows.labelled_data import hold_out, training_data
@@ -142,6 +143,27 @@ def test_an_interrupted_run_resumes_to_the_same_weights(tmp_path: Path, task: st
     assert [s.value for s in whole.scores] == [s.value for s in resumed.scores]
     assert whole.training.tokens == resumed.training.tokens
     assert whole.training.losses == resumed.training.losses
+
+
+def test_a_run_that_was_stopped_after_its_last_step_takes_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, model = folder_of(tmp_path / "data", "sentiment"), save_tiny(tmp_path)
+    overrides = {"training.max_steps": "4", "training.evaluations": "2"}
+    whole = tune(model, "sentiment", data, tmp_path / "whole", overrides=overrides)
+
+    def stopped(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "finish", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            tune(model, "sentiment", data, tmp_path / "cut", overrides=overrides)
+    resumed = tune(model, "sentiment", data, tmp_path / "cut", overrides=overrides)
+    assert resumed.training.steps == whole.training.steps == 4
+    assert [s.value for s in resumed.scores] == [s.value for s in whole.scores]
+    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "cut"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_one_file_is_parted_and_the_log_says_what_was_cut(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -24,6 +24,7 @@ from affinage.recipe import Component, Masking, Recipe, StudentSpec, Training
 from affinage.training.arguments import computes_in_bf16, total_steps, training_arguments
 from affinage.training.clock import Clock
 from affinage.training.interruption import StopOnInterrupt
+from affinage.training.resume import train
 from affinage.training.run_folder import RunFolder
 from affinage.training.trainer import SumTrainer
 from affinage.workflows.corpus_stage import CorpusRows, train_stage
@@ -282,6 +283,20 @@ def test_after_ctrl_c_a_resumed_run_ends_with_the_same_bits(tmp_path: Path) -> N
     assert model.student.lm_head.decoder.weight is model.student.roberta.embeddings.word_embeddings.weight
     losses = [[e["loss"] for e in run.state.log_history if "loss" in e and e["step"] > 6] for run in (whole, resumed)]
     assert losses[0] == losses[1] and losses[0]
+
+
+def test_the_last_checkpoint_is_loaded_and_not_trained_on(tmp_path: Path) -> None:
+    settings = {"max_steps": 3, "evaluations": 1}
+    model = objective(dropout=0.3)
+    trainer(tmp_path, model, **settings).train()
+    checkpoint = RunFolder.open(tmp_path / "out", identity={}).last_checkpoint()
+    assert checkpoint is not None and checkpoint.name == "checkpoint-3"
+    expected, model = weights(model), objective(dropout=0.3)
+    resumed = trainer(tmp_path, model, **settings)
+    assert not same(expected, weights(model))
+    train(resumed, checkpoint, stop=StopOnInterrupt())
+    assert resumed.state.global_step == 3
+    assert same(expected, weights(model))
 
 
 def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:

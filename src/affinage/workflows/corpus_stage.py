@@ -27,6 +27,7 @@ from affinage.training.clock import Clock
 from affinage.training.interruption import StopOnInterrupt
 from affinage.training.processes import processes
 from affinage.training.progress import RichProgress
+from affinage.training.resume import train
 from affinage.training.run_folder import RunFolder
 from affinage.training.trainer import SumTrainer
 
@@ -119,8 +120,7 @@ def train_stage(
     )
     checkpoint = folder.last_checkpoint()
     log.info("%d steps of %d rows%s", steps, settings.batch_size, f", from {checkpoint.name}" if checkpoint else "")
-    with stop:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    train(trainer, checkpoint, stop=stop)
     history = trainer.state.log_history
     # The last evaluation may have fallen on the last step already.
     last = next((entry for entry in reversed(history) if "eval_loss" in entry and entry["step"] == steps), None)

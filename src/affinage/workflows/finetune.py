@@ -35,6 +35,7 @@ from affinage.training.interruption import StopOnInterrupt
 from affinage.training.model_folder import write_model_folder
 from affinage.training.processes import processes
 from affinage.training.progress import RichProgress
+from affinage.training.resume import train
 from affinage.training.run_folder import RunFolder, refuse_existing
 from affinage.training.task_trainer import TaskTrainer
 from affinage.workflows.labelled_data import TaskData, data_fingerprints, training_data
@@ -198,8 +199,7 @@ def _train(
         ],
     )
     checkpoint = folder.last_checkpoint()
-    with stop:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    train(trainer, checkpoint, stop=stop)
     last_loss = next((entry["loss"] for entry in reversed(trainer.state.log_history) if "loss" in entry), None)
     return trainer.best_checkpoint, TrainingRun(
         steps=trainer.state.global_step,
