@@ -129,33 +129,31 @@ def test_the_accelerator_is_asked_of_its_driver(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize(
-    ("task", "tag", "auto"),
+    ("head", "pipeline"),
     [
-        (None, "fill-mask", "AutoModelForMaskedLM"),
-        ("sentiment", "text-classification", "AutoModelForSequenceClassification"),
-        ("nli", "text-classification", "AutoModelForSequenceClassification"),
-        ("ner", "token-classification", "AutoModelForTokenClassification"),
-        ("qa", "question-answering", "AutoModelForQuestionAnswering"),
+        ("ForMaskedLM", "fill-mask"),
+        ("ForSequenceClassification", "text-classification"),
+        ("ForTokenClassification", "token-classification"),
+        ("ForQuestionAnswering", "question-answering"),
     ],
 )
-def test_the_card(task: str | None, tag: str, auto: str) -> None:
+def test_the_card(head: str, pipeline: str) -> None:
     report = a_report()
-    card = model_card(report, base="camembert-base", language="fr", recipe="finetune", task=task)
+    card = model_card(report, base="camembert-base", architecture=f"Camembert{head}", recipe="finetune")
     _, front, body = card.split("---\n", 2)
     assert yaml.safe_load(front) == {
-        "language": "fr",
         "library_name": "transformers",
-        "pipeline_tag": tag,
+        "pipeline_tag": pipeline,
         "tags": ["affinage", "finetune"],
         "base_model": "camembert-base",
     }
     assert report.to_markdown() in body
     (code,) = re.findall(r"```python\n(.*?)```", body, re.DOTALL)
-    assert f'{auto}.from_pretrained("sentiment", dtype=torch.float32)' in code
+    assert f'AutoModel{head}.from_pretrained("sentiment", dtype=torch.float32)' in code
     compile(code, "card", "exec")
 
 
 def test_a_path_of_this_machine_is_no_base_model(tmp_path: Path) -> None:
-    card = model_card(a_report(), base=str(tmp_path), language="fr", recipe="finetune", task="ner")
+    card = model_card(a_report(), base=str(tmp_path), architecture="BertForTokenClassification", recipe="finetune")
     assert "base_model" not in card
     assert str(tmp_path) not in card

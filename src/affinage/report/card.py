@@ -6,23 +6,24 @@ import yaml
 
 from affinage.report.report import Report
 
-_PIPELINE = {
-    None: ("fill-mask", "AutoModelForMaskedLM"),
-    "sentiment": ("text-classification", "AutoModelForSequenceClassification"),
-    "nli": ("text-classification", "AutoModelForSequenceClassification"),
-    "ner": ("token-classification", "AutoModelForTokenClassification"),
-    "qa": ("question-answering", "AutoModelForQuestionAnswering"),
+_PIPELINES = {
+    "ForMaskedLM": "fill-mask",
+    "ForSequenceClassification": "text-classification",
+    "ForTokenClassification": "token-classification",
+    "ForQuestionAnswering": "question-answering",
 }
 
 
-def model_card(report: Report, *, base: str | None, language: str, recipe: str, task: str | None) -> str:
+def model_card(report: Report, *, base: str | None, architecture: str, recipe: str) -> str:
     """README.md of a model folder: front matter for the hub, figures, conditions, a loading snippet.
 
-    `base`: the model it was made from; a path on this machine is left out of the front matter.
+    `base`: the model it was made from; a path on this machine is left out of the front matter. `architecture`: the
+    model's class, such as CamembertForMaskedLM.
     """
     name = Path(report.models[0].path).name if report.models else "model"
-    tag, auto_class = _PIPELINE.get(task, ("text-classification", "AutoModelForSequenceClassification"))
-    front = {"language": language, "library_name": "transformers", "pipeline_tag": tag, "tags": ["affinage", recipe]}
+    head, pipeline = next((head, tag) for head, tag in _PIPELINES.items() if architecture.endswith(head))
+    auto_class = f"AutoModel{head}"
+    front = {"library_name": "transformers", "pipeline_tag": pipeline, "tags": ["affinage", recipe]}
     if base is not None and not Path(base).exists():
         front["base_model"] = base
     made = f" from `{Path(base).name}`" if base else ""

@@ -17,12 +17,11 @@ def write_model_folder(
     recipe: Recipe,
     report: Report,
     base: str | None = None,
-    language: str = "fr",
 ) -> None:
     """Write model and tokenizer as transformers loads them, with `recipe.yaml`, `report.json` and `README.md`."""
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     (folder / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
     (folder / "report.json").write_text(report.to_json(), encoding="utf-8")
-    card = model_card(report, base=base, language=language, recipe=recipe.name, task=recipe.task)
+    card = model_card(report, base=base, architecture=type(model).__name__, recipe=recipe.name)
     (folder / "README.md").write_text(card, encoding="utf-8")
