@@ -15,7 +15,7 @@ from affinage.errors import InputError
 from affinage.evaluation.evaluator import evaluate_model, model_labels
 from affinage.evaluation.footprint import model_entry
 from affinage.models.checkpoint import check_fit, load_task_model, load_tokenizer, max_length, read_config, task_of
-from affinage.recipe import Recipe
+from affinage.recipe import Recipe, Training
 from affinage.report.provenance import provenance
 from affinage.report.report import Report
 from affinage.workflows.labelled_data import data_fingerprints, refuse_unknown_labels, rename_labels
@@ -57,7 +57,8 @@ def evaluate(
     if wanted.kind != "span":
         examples = rename_labels(examples, model_labels(network))
         refuse_unknown_labels(examples, model_labels(network), where=f"model '{model}'")
-    length = _row_length(model, max_length(config))
+    tuned = _fine_tuning(model)
+    length = min(tuned.row_length, max_length(config)) if tuned else max_length(config)
     network.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
     result = evaluate_model(
         network,
@@ -69,6 +70,7 @@ def evaluate(
         batch_size=batch_size,
         name=Path(model).name,
         split=part,
+        seeds=(tuned.seed,) if tuned else (),
     )
     if result.truncated:
         log.info("%d of %d texts are longer than %d tokens: truncated", result.truncated, len(examples), length)
@@ -99,10 +101,10 @@ def _choose(data: str | Path, split: str | None) -> tuple[str | None, str]:
     return part, parts[part]
 
 
-def _row_length(model: str | Path, limit: int) -> int:
-    """Tokens of a row: as in fine-tuning where the folder says, so that the scores are comparable; else the limit."""
+def _fine_tuning(model: str | Path) -> Training | None:
+    """How the model was fine-tuned, where its folder says so: its row length makes scores comparable."""
     path = Path(model) / "recipe.yaml"
     if not path.is_file():
-        return limit
+        return None
     recipe = Recipe.load(path)
-    return min(recipe.stages[-1].training.row_length, limit) if recipe.kind == "finetune" else limit
+    return recipe.stages[-1].training if recipe.kind == "finetune" else None
