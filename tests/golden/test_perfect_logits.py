@@ -1,10 +1,8 @@
 """Targets turned back into logits and decoded give the references: nothing is lost between training and scoring.
 
-On real French text with CamemBERT's own pieces, where shared/data is. What is left below 1 is pieces that hold more
+On real French text with CamemBERT's own pieces, where the shared data is. What is left below 1 is pieces that hold more
 than the answer ("(14", "2001,") or two words; the bounds are a little below what was measured on the whole parts.
 """
-
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,19 +16,19 @@ from affinage.data.words import join_words
 from affinage.decoding.entities import word_tags, words_over_windows
 from affinage.decoding.spans import SpanWindow, best_answers
 from affinage.evaluation.metrics import metric
+from shared_data import DATA, needs_shared_data
 
-SHARED = Path("/work/shared/data")
-pytestmark = pytest.mark.skipif(not SHARED.is_dir(), reason="shared/data is not here")
+pytestmark = needs_shared_data
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    return Tokenizer.from_file(str(SHARED / "tokenizers/camembert/tokenizer.json"))
+    return Tokenizer.from_file(str(DATA / "tokenizers/camembert/tokenizer.json"))
 
 
 @pytest.mark.parametrize("max_length", [256, 96])
 def test_answers_come_back(tokenizer: Tokenizer, max_length: int) -> None:
-    read = read_examples(load_task("qa"), SHARED / "fr/qa/piaf/test.jsonl.gz")
+    read = read_examples(load_task("qa"), DATA / "fr/qa/piaf/test.jsonl.gz")
     examples = [e for e in read if isinstance(e, SpanExample)]
     rows = encode(tokenizer, examples, max_length=max_length, stride=stride_for(max_length))
     windows: list[list[SpanWindow]] = [[] for _ in examples]
@@ -48,7 +46,7 @@ def test_answers_come_back(tokenizer: Tokenizer, max_length: int) -> None:
 @pytest.mark.parametrize("max_length", [256, 32])
 def test_tags_come_back(tokenizer: Tokenizer, max_length: int) -> None:
     task = load_task("ner")
-    read = read_examples(task, SHARED / "fr/ner/wikineural/test.jsonl.gz", limit=1500)
+    read = read_examples(task, DATA / "fr/ner/wikineural/test.jsonl.gz", limit=1500)
     examples = [e for e in read if isinstance(e, TokenExample)]
     labels = labels_of(task, examples)
     rows = encode(tokenizer, examples, max_length=max_length, stride=stride_for(max_length))

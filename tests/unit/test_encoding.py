@@ -3,9 +3,7 @@
 import gzip
 import itertools
 import json
-import os
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,12 +22,12 @@ from affinage.data.encoding import (
 from affinage.data.words import split_words
 from affinage.errors import InputError
 from affinage.evaluation.metrics import normalise_answer
+from shared_data import DATA, needs_shared_data
 from tiny import SENTENCES, tiny_tokenizer
 
 KINDS = ("camembert", "roberta", "bert")
-SHARED = Path(os.environ.get("AFFINAGE_SHARED", Path(__file__).parents[2].parent / "shared"))
-PIAF = SHARED / "data/fr/qa/piaf"
-CAMEMBERT = SHARED / "data/tokenizers/camembert/tokenizer.json"
+PIAF = DATA / "fr/qa/piaf"
+CAMEMBERT = DATA / "tokenizers/camembert/tokenizer.json"
 LONG = " ".join(SENTENCES)
 
 
@@ -181,7 +179,7 @@ def _small_unigram() -> Tokenizer:
     return tokenizer
 
 
-@pytest.mark.skipif(not (PIAF.is_dir() and CAMEMBERT.is_file()), reason=f"the shared data sets are not at {SHARED}")
+@needs_shared_data
 @pytest.mark.parametrize(("which", "window"), [("unigram", (384, 128)), ("camembert", (128, 32))])
 def test_span_targets_of_the_whole_of_piaf_are_the_answers(which: str, window: tuple[int, int]) -> None:
     """9,572 answers. Every exception is an answer that begins or ends within a piece, as "4" of "4,5" does."""

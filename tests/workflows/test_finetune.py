@@ -22,6 +22,7 @@ from affinage.training.run_folder import RunFolder
 from affinage.workflows.evaluate import evaluate
 from affinage.workflows.finetune import finetune
 from affinage.workflows.labelled_data import hold_out, training_data
+from shared_data import DATA, needs_shared_data
 from tiny import ARCHITECTURES, SENTENCES, save_tiny
 
 STOCK: dict[str, Any] = {
@@ -198,10 +199,9 @@ def test_columns_and_other_labels(tmp_path: Path) -> None:
         evaluate(out, data=write(tmp_path / "other.jsonl", rows_of("sentiment")[1::-1]))
 
 
+@needs_shared_data
 def test_holding_out_keeps_texts_together() -> None:
-    data = Path("/work/shared/data/fr/nli/xnli/train.jsonl.gz")
-    if not data.is_file():
-        pytest.skip("shared/data is not here")
+    data = DATA / "fr/nli/xnli/train.jsonl.gz"
     from affinage.data.examples import read_examples
     from affinage.data.task import load_task
 
