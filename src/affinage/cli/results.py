@@ -45,11 +45,6 @@ def _scores(report: "Report") -> None:
 
 
 def _training(report: "Report") -> None:
-    run = report.training
-    if run is None:
-        return
-    rows = [("steps", f"{run.steps:,}"), ("tokens", f"{run.tokens:,}"), ("minutes", f"{run.seconds / 60:.1f}")]
-    rows += [(f"training {name}", f"{value:.4f}") for name, value in run.losses.items()]
-    rows += [(f"held-out {name}", f"{value:.4f}") for name, value in run.held_out.items()]
-    write("")
-    write_table(("training", ">"), rows)
+    if report.training is not None:
+        write("")
+        write_table(("training", ">"), report.training.facts())

@@ -56,6 +56,12 @@ class TrainingRun(_Part):
     held_out: dict[str, float] = {}
     """figures on text or rows that were not trained on"""
 
+    def facts(self) -> list[tuple[str, str]]:
+        """What a person is shown of it: names and figures."""
+        cost = [("steps", f"{self.steps:,}"), ("tokens", f"{self.tokens:,}"), ("minutes", f"{self.seconds / 60:.1f}")]
+        losses = [(f"training {name}", f"{value:.4f}") for name, value in self.losses.items()]
+        return cost + losses + [(f"held-out {name}", f"{value:.4f}") for name, value in self.held_out.items()]
+
 
 class Hardware(_Part):
     """The machine that made the figures."""
@@ -118,11 +124,7 @@ class Report(_Part):
             columns = ("model", "task", "part", "metric", "score %", "95 % interval", "baseline %", "n", "seeds")
             blocks.append(_table(columns, [_score_row(score) for score in self.scores]))
         if self.training:
-            run = self.training
-            facts = [("steps", f"{run.steps:,}"), ("tokens", f"{run.tokens:,}"), ("minutes", f"{run.seconds / 60:.1f}")]
-            facts += [(f"training {name}", f"{value:.4f}") for name, value in run.losses.items()]
-            facts += [(f"held-out {name}", f"{value:.4f}") for name, value in run.held_out.items()]
-            blocks.append(_table(("training", ""), facts))
+            blocks.append(_table(("training", ""), self.training.facts()))
         hardware = self.provenance.hardware
         machine = f"{hardware.cpu}, {hardware.cores} cores, {hardware.memory_gib:.0f} GiB"
         if hardware.accelerator:
