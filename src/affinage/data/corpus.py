@@ -3,7 +3,7 @@
 import gzip
 import hashlib
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from affinage.errors import DataError, InputError
@@ -56,6 +56,11 @@ def corpus_lines(files: Sequence[Path | str]) -> Iterator[str]:
 def is_held_out(line: str, share: float) -> bool:
     """Whether a line belongs to the held-out part: decided by the line itself, so that every run agrees."""
     return zlib.crc32(line.encode()) < share * 2**32
+
+
+def spread(lines: Iterable[str], share: float) -> Iterator[str]:
+    """About `share` of the lines, chosen by each line itself and thus spread over the corpus."""
+    return (line for line in lines if zlib.crc32(line.encode(), 1) <= share * 2**32)
 
 
 def fingerprint(file: Path | str) -> str:

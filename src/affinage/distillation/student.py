@@ -4,7 +4,7 @@ from transformers import PreTrainedModel
 
 from affinage.errors import InputError
 from affinage.models.build import student_masked_lm
-from affinage.models.layout import layout_of, widths_of
+from affinage.models.layout import depth_of, widths_of
 from affinage.models.transfer import layer_map, transfer_
 from affinage.recipe import StudentSpec
 
@@ -51,7 +51,7 @@ def make_student(teacher: PreTrainedModel, spec: StudentSpec) -> tuple[PreTraine
     Raises: InputError where the map leaves the teacher or the shape differs.
     """
     check_student(spec, teacher)
-    depth = getattr(teacher.config, layout_of(teacher.config).num_hidden_layers)
+    depth = depth_of(teacher.config)
     layers = student_layers(spec, depth)
     student = student_masked_lm(teacher, layers=len(layers), dropout=spec.dropout)
     transfer_(teacher, student, layers=layers)

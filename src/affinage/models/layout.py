@@ -137,6 +137,11 @@ def position_offset(config: PretrainedConfig) -> int:
     return int(config.pad_token_id) + 1 if layout_of(config).positions_after_pad else 0
 
 
+def depth_of(config: PretrainedConfig) -> int:
+    """Number of layers, whatever the architecture calls it."""
+    return int(getattr(config, layout_of(config).num_hidden_layers))
+
+
 def widths_of(config: PretrainedConfig) -> dict[str, int]:
     """`hidden_size`, `num_attention_heads` and `intermediate_size`, whatever the architecture calls them."""
     return {

@@ -2,13 +2,12 @@
 
 import logging
 import time
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, set_seed
 
-from affinage.data.corpus import corpus_files, corpus_lines, fingerprint
+from affinage.data.corpus import corpus_files, corpus_lines, fingerprint, spread
 from affinage.data.pieces import parts_in
 from affinage.data.vocabulary import train_unigram
 from affinage.distillation.objective import Objective, build_losses
@@ -16,7 +15,7 @@ from affinage.errors import InputError
 from affinage.evaluation.footprint import model_entry
 from affinage.models.build import check_shape, fresh_masked_lm
 from affinage.models.checkpoint import check_fit, load_masked_lm, load_tokenizer, max_length, weights_fingerprint
-from affinage.models.layout import layout_of, widths_of
+from affinage.models.layout import depth_of, widths_of
 from affinage.models.transfer import layer_map, transfer_
 from affinage.recipe import Recipe, StudentSpec
 from affinage.report.provenance import provenance
@@ -77,10 +76,14 @@ def pretrain(
         old, old_tokenizer, has_head = source
         if not has_head:
             log.info("model '%s' has no vocabulary head: it starts at random", init_from)
-        depth_in = getattr(old.config, layout_of(old.config).num_hidden_layers)
-        depth_out = getattr(model.config, layout_of(model.config).num_hidden_layers)
         pieces = None if plan.student.tokenizer is None else parts_in(old_tokenizer, tokenizer)
-        transfer_(old, model, layers=layer_map(plan.student.layers, depth_in, depth_out), pieces=pieces, head=has_head)
+        transfer_(
+            old,
+            model,
+            layers=layer_map(plan.student.layers, depth_of(old.config), depth_of(model.config)),
+            pieces=pieces,
+            head=has_head,
+        )
     check_fit(tokenizer, model.config, where=out)
     with folder.preparing():
         rows = corpus_rows(files, tokenizer, stage, folder=folder.partial / "tokens")
@@ -131,7 +134,7 @@ def _check_shape(spec: StudentSpec, row_length: int, source: Source | None) -> N
     if source is None:
         return
     config = source[0].config
-    layer_map(spec.layers, getattr(config, layout_of(config).num_hidden_layers), spec.num_hidden_layers or 0)
+    layer_map(spec.layers, depth_of(config), spec.num_hidden_layers or 0)
     differing = {key: theirs for key, theirs in widths_of(config).items() if getattr(spec, key) != theirs}
     if differing:
         said = "; ".join(f"student.{key} {getattr(spec, key)} differs from its {n}" for key, n in differing.items())
@@ -154,14 +157,9 @@ def _tokenizer(
         total = sum(len(line.encode()) for line in corpus_lines(files))
         share = min(1.0, spec.tokenizer.training_bytes / max(total, 1))
         tokenizer = train_unigram(
-            _spread(corpus_lines(files), share), spec.tokenizer, max_length=spec.max_length or 512
+            spread(corpus_lines(files), share), spec.tokenizer, max_length=spec.max_length or 512
         )
         aside = folder.partial / "tokenizer.tmp"
         tokenizer.save_pretrained(aside)
         aside.rename(kept)
     return load_tokenizer(kept)
-
-
-def _spread(lines: Iterator[str], share: float) -> Iterator[str]:
-    """About `share` of the lines, chosen by each line itself and thus spread over the corpus."""
-    return (line for line in lines if zlib.crc32(line.encode(), 1) <= share * 2**32)

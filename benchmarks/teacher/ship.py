@@ -1,0 +1,104 @@
+"""Puts a trained model where it ships: ship.py RUN PREPARED NAME [--scores REPORT] [--base …].
+
+Writes src/affinage/assets/models/NAME: fp16 weights, tokenizer, report.json and card. RUN is what train.py or
+`affinage distil` wrote, PREPARED the folder that prepare.py wrote (its held-out part gives the pseudo-perplexity).
+"""
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+import torch
+
+from affinage.data.tokens import TokenStore
+from affinage.evaluation.footprint import model_entry
+from affinage.evaluation.pseudo_perplexity import pseudo_perplexity
+from affinage.models.checkpoint import load_masked_lm, load_tokenizer
+from affinage.report.card import model_card
+from affinage.report.provenance import provenance
+from affinage.report.report import Report, TrainingRun
+
+MODELS = Path(__file__).parents[2] / "src" / "affinage" / "assets" / "models"
+REPOSITORY = Path(__file__).parents[2]
+
+
+def of_train_py(run: Path) -> tuple[TrainingRun, str]:
+    """The figures in the log of train.py, and how the model was made."""
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    last = log[-1]
+    every = max(1, len(log) // 150)
+    curves = {
+        "loss": tuple((entry["update"], entry["loss"]) for entry in log[::every]),
+        "held_out": tuple((entry["update"], entry["held_out"]) for entry in log if "held_out" in entry),
+    }
+    training = TrainingRun(
+        steps=last["update"],
+        tokens=last["tokens"],
+        seconds=last["seconds"],
+        losses={"mlm": last["loss"]},
+        held_out={"mlm": last["held_out"]},
+        curves=curves,
+    )
+    return training, "benchmarks/teacher/train.py (see benchmarks/teacher/README.md)"
+
+
+def of_affinage(run: Path) -> tuple[TrainingRun, str]:
+    """The figures in the report of an affinage run, and its command."""
+    report = Report.from_json((run / "report.json").read_text(encoding="utf-8"))
+    assert report.training is not None
+    return report.training, report.provenance.command
+
+
+def main(
+    run: Path, prepared: Path, name: str, *, base: str, notes: Path, scores: Path | None, provisional: bool
+) -> None:
+    trained = run / "model" if (run / "model").is_dir() else run
+    training, command = of_train_py(run) if (run / "log.jsonl").is_file() else of_affinage(run)
+    model, _ = load_masked_lm(trained)
+    tokenizer = load_tokenizer(trained)
+    held_out = TokenStore.build([], tokenizer, prepared / "held_out-store")
+    perplexity = pseudo_perplexity(model, tokenizer, held_out)
+    training = training.model_copy(update={"held_out": {**training.held_out, "pseudo_perplexity": perplexity}})
+    out = MODELS / name
+    shutil.rmtree(out, ignore_errors=True)
+    model.to(torch.float16).save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    size = sum(path.stat().st_size for path in out.glob("*.safetensors"))
+    entry = model_entry(model, name=name, path=f"shipped:{name}").model_copy(update={"size_bytes": size, "base": base})
+    scored = Report.from_json(scores.read_text(encoding="utf-8")).scores if scores else ()
+    report = Report(
+        command="pretrain" if base == "all-MiniLM-L6-v2" else "distil",
+        models=(entry,),
+        scores=tuple(score for score in scored if score.model == name),
+        training=training,
+        provenance=provenance(command=command, seed=0, recipe_sha256=None, data={}, seconds=training.seconds),
+    )
+    (out / "report.json").write_text(report.to_json(), encoding="utf-8")
+    front = {"language": "fr", "license": "apache-2.0"}
+    tags = ["affinage", *(["provisional"] if provisional else [])]
+    card = model_card(
+        report,
+        base=None,
+        architecture=type(model).__name__,
+        recipe=name,
+        made=f"Made by `{command}`, from `{base}`." + (" **Provisional.**" if provisional else ""),
+        front={**front, "tags": tags},
+        notes=notes.read_text(encoding="utf-8"),
+    )
+    (out / "README.md").write_text(card, encoding="utf-8")
+    for path in out.iterdir():
+        path.chmod(0o644)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("prepared", type=Path)
+    parser.add_argument("name", choices=["teacher", "student"])
+    parser.add_argument("--base", default="all-MiniLM-L6-v2")
+    parser.add_argument("--notes", type=Path, required=True, help="Markdown for the card: corpus, vocabulary, limits")
+    parser.add_argument("--scores", type=Path, help="a report of `affinage report` whose scores go into the card")
+    parser.add_argument("--provisional", action="store_true")
+    given = vars(parser.parse_args())
+    main(given.pop("run"), given.pop("prepared"), given.pop("name"), **given)

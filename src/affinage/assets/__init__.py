@@ -1,0 +1,1 @@
+"""Files that ship with affinage: pages, samples, weights, lists."""

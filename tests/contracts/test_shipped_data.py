@@ -1,0 +1,162 @@
+"""What the labelled sets that ship promise: sizes, balance, spans that match, nothing twice and nothing shared."""
+
+import json
+import re
+from collections import Counter
+from importlib import resources
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from affinage.data.examples import read_examples
+from affinage.data.readers import find_parts
+from affinage.data.task import load_task
+
+DATA = Path(str(resources.files("affinage.assets"))) / "data"
+PARTS = ("train", "test")
+SETS = ("sentiment", "ner", "nli", "qa")
+LEAST = {"sentiment": 300, "ner": 300, "nli": 300, "qa": 240}
+TYPES = ("PER", "ORG", "LOC", "MISC")
+
+
+def rows(task: str, part: str) -> list[dict[str, Any]]:
+    text = (DATA / task / f"{part}.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def texts(task: str, part: str) -> list[str]:
+    """Every text of a part, once a row; of a question's row the question, and every article once."""
+    found = rows(task, part)
+    if task == "sentiment":
+        return [row["text"] for row in found]
+    if task == "ner":
+        return [" ".join(row["tokens"]) for row in found]
+    if task == "nli":
+        return [*dict.fromkeys(row["premise"] for row in found), *(row["hypothesis"] for row in found)]
+    return [*dict.fromkeys(row["context"] for row in found), *(row["question"] for row in found)]
+
+
+def sentences(text: str) -> list[str]:
+    """Its sentences of more than three words, without case and punctuation."""
+    cut = re.split(r"(?<=[.!?…])\s+", text)
+    plain = (" ".join(re.findall(r"\w+", sentence.casefold())) for sentence in cut)
+    return [sentence for sentence in plain if sentence.count(" ") > 2]
+
+
+@pytest.mark.parametrize("task", SETS)
+def test_they_are_large_enough_and_our_readers_take_them(task: str) -> None:
+    parts = find_parts(DATA / task)
+    assert set(parts) == set(PARTS)
+    read = {part: read_examples(load_task(task), source) for part, source in parts.items()}
+    assert sum(map(len, read.values())) >= LEAST[task]
+    assert len(read["test"]) >= 0.3 * LEAST[task]
+
+
+@pytest.mark.parametrize("task", SETS)
+def test_no_sentence_twice_and_none_in_both_parts(task: str) -> None:
+    both = {part: texts(task, part) for part in PARTS}
+    everything = list(chain(*both.values()))
+    assert [text for text, n in Counter(everything).items() if n > 1] == []
+    found = [sentence for text in everything for sentence in sentences(text)]
+    assert [sentence for sentence, n in Counter(found).items() if n > 1] == []
+
+
+@pytest.mark.parametrize("task", SETS)
+def test_the_text_is_clean(task: str) -> None:
+    for text in chain(*(texts(task, part) for part in PARTS)):
+        assert text == text.strip()
+        assert "  " not in text
+        assert not re.search(r"[\n\t\u00a0\ufffd]", text)
+
+
+@pytest.mark.parametrize(("task", "labels"), [("sentiment", 2), ("nli", 3)])
+@pytest.mark.parametrize("part", PARTS)
+def test_labels_are_balanced(task: str, labels: int, part: str) -> None:
+    counts = Counter(row["label"] for row in rows(task, part))
+    assert len(counts) == labels
+    assert len(set(counts.values())) == 1
+
+
+def test_reviews_come_from_several_domains() -> None:
+    for part in PARTS:
+        assert len({row["domain"] for row in rows("sentiment", part)}) >= 6
+
+
+def test_every_premise_has_one_hypothesis_a_label() -> None:
+    for part in PARTS:
+        labels: dict[str, list[str]] = {}
+        for row in rows("nli", part):
+            labels.setdefault(row["premise"], []).append(row["label"])
+        assert all(sorted(found) == ["contradiction", "entailment", "neutral"] for found in labels.values())
+
+
+def test_a_negation_tells_no_label() -> None:
+    words = {"ne", "n", "pas", "aucun", "aucune", "jamais", "personne", "rien", "sans"}
+    said: dict[str, list[bool]] = {}
+    for row in chain(*(rows("nli", part) for part in PARTS)):
+        said.setdefault(row["label"], []).append(bool(words & set(re.findall(r"\w+", row["hypothesis"].casefold()))))
+    rates = [sum(found) / len(found) for found in said.values()]
+    assert max(rates) - min(rates) < 0.1
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_entities_are_tagged_and_of_every_type(part: str) -> None:
+    begun: Counter[str] = Counter()
+    for row in rows("ner", part):
+        assert len(row["tokens"]) == len(row["tags"])
+        before = "O"
+        for token, tag in zip(row["tokens"], row["tags"], strict=True):
+            assert token and not re.search(r"\s", token)
+            if tag.startswith("I-"):
+                assert before[2:] == tag[2:]
+            begun[tag[2:]] += tag.startswith("B-")
+            before = tag
+    assert all(begun[kind] >= (35 if part == "test" else 50) for kind in TYPES)
+
+
+def test_most_entities_of_the_test_part_are_new() -> None:
+    def entities(part: str) -> set[str]:
+        found = set()
+        for row in rows("ner", part):
+            words: list[str] = []
+            for token, tag in [*zip(row["tokens"], row["tags"], strict=True), ("", "O")]:
+                if words and not tag.startswith("I-"):
+                    found.add(" ".join(words))
+                    words = []
+                if tag != "O":
+                    words.append(token)
+        return found
+
+    test = entities("test")
+    assert len(test - entities("train")) >= 0.6 * len(test)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_answers_stand_where_they_are_said_to(part: str) -> None:
+    found = rows("qa", part)
+    assert len({row["id"] for row in found}) == len(found)
+    for row in found:
+        answers = row["answers"]
+        assert answers["text"]
+        for text, start in zip(answers["text"], answers["answer_start"], strict=True):
+            assert text == text.strip()
+            assert row["context"][start : start + len(text)] == text
+    questions = Counter(row["context"] for row in found)
+    assert set(questions.values()) == {4}
+
+
+def test_there_are_sixty_articles_and_no_subject_twice() -> None:
+    titles = [title for part in PARTS for title in {row["title"] for row in rows("qa", part)}]
+    assert len(titles) >= 60
+    assert len(set(titles)) == len(titles)
+
+
+def test_the_card_says_whose_they_are() -> None:
+    card = (DATA / "README.md").read_text(encoding="utf-8")
+    assert "license: cc0-1.0" in card
+    assert "written for this project" in card
+    for task in SETS:
+        for part in PARTS:
+            assert f"{len(rows(task, part))}" in card
