@@ -18,7 +18,7 @@ RANKS = {
     **dict.fromkeys(("distillation", "compression", "evaluation", "runtime"), 4),
     "training": 3,
     **dict.fromkeys(("models", "data", "losses", "decoding", "report"), 2),
-    **dict.fromkeys(("signals", "recipe", "registry", "recipes"), 1),
+    **dict.fromkeys(("signals", "recipe", "registry", "recipes", "assets"), 1),
     **{"errors": 0, "__init__": 0},
 }
 VAGUE = {"base_utils", "common", "helper", "helpers", "misc", "tools", "util", "utils"}

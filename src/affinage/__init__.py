@@ -13,12 +13,16 @@ _PUBLIC = {
     "Report": "affinage.report.report",
     "Predictor": "affinage.runtime.predictor",
     "load": "affinage.runtime.predictor",
+    "demo": "affinage.workflows.demo",
     "pretrain": "affinage.workflows.pretrain",
     "distil": "affinage.workflows.distil",
     "finetune": "affinage.workflows.finetune",
+    "baseline": "affinage.workflows.baseline",
     "evaluate": "affinage.workflows.evaluate",
     "inspect": "affinage.workflows.inspect",
     "predict": "affinage.workflows.predict",
+    "benchmark": "affinage.workflows.benchmark",
+    "make_report": "affinage.workflows.report",  # `affinage.report` is a package
 }
 __all__ = ["__version__", *_PUBLIC]
 

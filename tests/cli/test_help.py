@@ -13,7 +13,23 @@ from affinage.cli.app import app, run
 
 VERBS = [
     (),
-    *((verb,) for verb in ("pretrain", "distil", "finetune", "evaluate", "predict", "inspect", "recipe", "list")),
+    *(
+        (verb,)
+        for verb in (
+            "demo",
+            "pretrain",
+            "distil",
+            "finetune",
+            "baseline",
+            "evaluate",
+            "predict",
+            "benchmark",
+            "report",
+            "inspect",
+            "recipe",
+            "list",
+        )
+    ),
     *(("recipe", verb) for verb in ("list", "show", "copy", "check")),
     *(("list", what) for what in ("losses", "tasks")),
 ]

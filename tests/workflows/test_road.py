@@ -382,6 +382,7 @@ def test_bf16_is_refused_where_the_machine_has_none(
     tmp_path: Path, corpus: Path, teacher: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     wanted = {"training.precision": "bf16"}
     refused_pretrain(tmp_path, corpus, "this machine does not compute in bfloat16; use auto or fp32", wanted)

@@ -21,7 +21,7 @@ from affinage.distillation.objective import Objective, build_losses
 from affinage.distillation.student import make_student
 from affinage.errors import InputError
 from affinage.recipe import Component, Masking, Recipe, StudentSpec, Training
-from affinage.training.arguments import computes_in_bf16, total_steps, training_arguments
+from affinage.training.arguments import total_steps, training_arguments
 from affinage.training.clock import Clock
 from affinage.training.interruption import StopOnInterrupt
 from affinage.training.resume import train
@@ -364,16 +364,6 @@ def test_arguments_are_the_recipes(tmp_path: Path) -> None:
     assert (args.adam_beta1, args.adam_beta2, args.adam_epsilon) == (0.9, 0.98, 1e-6)
     assert args.output_dir == str(folder.checkpoints)
     assert training_arguments(training, folder=folder, steps=2).eval_steps == 1
-
-
-def test_bf16_where_there_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    assert (computes_in_bf16("auto"), computes_in_bf16("fp32")) == (False, False)
-    with pytest.raises(InputError, match="does not compute in bfloat16; use auto or fp32"):
-        computes_in_bf16("bf16")
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
-    assert (computes_in_bf16("auto"), computes_in_bf16("bf16"), computes_in_bf16("fp32")) == (True, True, False)
 
 
 def test_losses_that_a_recipe_names_wrongly_are_all_named() -> None:

@@ -16,11 +16,24 @@ import typer
 from typer.core import TyperGroup
 
 from affinage import __version__
-from affinage.cli import distil, evaluate, finetune, inspect, listing, predict, pretrain, recipe
+from affinage.cli import (
+    baseline,
+    benchmark,
+    demo,
+    distil,
+    evaluate,
+    finetune,
+    inspect,
+    listing,
+    predict,
+    pretrain,
+    recipe,
+    report,
+)
 from affinage.cli.console import say, set_up
 from affinage.cli.faults import explain, foreseen
 
-_RESUMABLE = {"pretrain", "distil", "finetune"}
+_RESUMABLE = {"pretrain", "distil", "finetune", "baseline", "demo"}
 
 
 class _Verbs(TyperGroup):
@@ -56,21 +69,28 @@ def _affinage(
     """Makes BERT-family encoders small and fast, and says exactly what that cost.
 
     \b
+    affinage demo
     affinage pretrain corpus/ --out runs/teacher
     affinage distil runs/teacher --corpus corpus/ --out runs/student
     affinage finetune runs/student --task sentiment --data reviews/ --out runs/sentiment
     affinage evaluate runs/sentiment --data reviews/
     affinage predict runs/sentiment "Un film magnifique."
+    affinage benchmark runs/teacher-sentiment runs/sentiment
+    affinage report runs/* --out report
 
     A verb's own page: affinage VERB --help
     """
 
 
+app.command()(demo.demo)
 app.command()(pretrain.pretrain)
 app.command()(distil.distil)
 app.command()(finetune.finetune)
+app.command()(baseline.baseline)
 app.command()(evaluate.evaluate)
 app.command()(predict.predict)
+app.command()(benchmark.benchmark)
+app.command()(report.report)
 app.command()(inspect.inspect)
 app.add_typer(recipe.app, name="recipe")
 app.add_typer(listing.app, name="list")

@@ -25,6 +25,10 @@ def distil(
     recipe: Annotated[
         str, typer.Option("--recipe", metavar="NAME|FILE", help="See: affinage recipe list.")
     ] = "distilcamembert",
+    init_from: Annotated[
+        str | None,
+        typer.Option("--from", metavar="MODEL", help="Go on with this student instead of starting from the layers."),
+    ] = None,
     settings: Settings = None,
     max_steps: MaxSteps = None,
     seed: Seed = None,
@@ -54,6 +58,7 @@ def distil(
         corpus=files,
         out=out,
         recipe=recipe,
+        init_from=init_from,
         overrides=overrides(settings, max_steps=max_steps, seed=seed),
         overwrite=overwrite,
         quiet=quiet,

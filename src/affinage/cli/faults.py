@@ -8,7 +8,8 @@ import typer
 
 from affinage.errors import AffinageError, MissingExtra
 
-_TRAIN = {"accelerate", "datasets", "huggingface_hub", "pyarrow", "safetensors", "tensorboard", "torch", "transformers"}
+_TRAIN = {"accelerate", "datasets", "huggingface_hub", "jinja2", "matplotlib", "pyarrow", "safetensors", "tensorboard"}
+_TRAIN |= {"torch", "transformers"}
 _FULL = "the disk is full; free some space and run the same command again: training resumes from its last checkpoint"
 
 

@@ -1,4 +1,4 @@
-"""`affinage list losses|tasks`: what a recipe or an option may name."""
+"""`affinage list losses|tasks|models`: what a recipe or an option may name."""
 
 import json
 from dataclasses import fields
@@ -9,7 +9,7 @@ import typer
 from affinage.cli.console import write, write_table
 from affinage.cli.options import Json
 
-app = typer.Typer(rich_markup_mode=None, help="List what can be named: losses, tasks.")
+app = typer.Typer(rich_markup_mode=None, help="List what can be named: losses, tasks, shipped models.")
 
 
 @app.command()
@@ -53,6 +53,22 @@ def tasks(as_json: Json = False) -> None:
         return
     rows = [(t.name, t.kind, ", ".join(t.columns), ", ".join(t.metrics), t.description) for t in found]
     write_table(("task", "kind", "fields", "metrics", "what it is"), rows)
+
+
+@app.command()
+def models(as_json: Json = False) -> None:
+    """The models that come with affinage.
+
+    \b
+    affinage list models
+    """
+    from affinage.models.shipped import located, shipped_models
+
+    found = [{"name": name, "path": located(name)} for name in shipped_models()]
+    if as_json:
+        write(json.dumps(found, ensure_ascii=False, indent=1))
+        return
+    write_table(("model", "folder"), [(f["name"], f["path"]) for f in found])
 
 
 def _shown(parameters: dict[str, Any]) -> str:

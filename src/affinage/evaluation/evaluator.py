@@ -17,6 +17,7 @@ from affinage.data.task import Task
 from affinage.data.words import join_words
 from affinage.decoding.entities import word_tags, words_over_windows
 from affinage.decoding.spans import SpanWindow, best_answers
+from affinage.evaluation.example_scores import PartScores, references_fingerprint
 from affinage.evaluation.intervals import bootstrap_interval
 from affinage.evaluation.metrics import metric
 from affinage.report.report import Score
@@ -38,6 +39,8 @@ class Evaluation:
     """one an example, in their order"""
     fitted: Fitted
     """examples that were longer than a row"""
+    examples: PartScores
+    """what every example adds to every metric, for `examples.json`"""
 
     @property
     def truncated(self) -> int:
@@ -65,8 +68,9 @@ def evaluate_model(
     rows = encode(tokenizer.backend_tokenizer, examples, max_length=max_length, stride=stride)
     predicted = predict_rows(model, examples, rows, pad_id=pad_id(tokenizer), batch_size=batch_size)
     expected = references(examples)
-    scores = []
+    scores, statistics = [], {}
     for measure in map(metric, task.metrics):
+        statistics[measure.name] = measure.rows(predicted, expected)
         low, high = bootstrap_interval(measure, predicted, expected)
         scores.append(
             Score(
@@ -82,7 +86,9 @@ def evaluate_model(
                 split=split,
             )
         )
-    return Evaluation(tuple(scores), tuple(predicted), fitted(rows))
+    return Evaluation(
+        tuple(scores), tuple(predicted), fitted(rows), PartScores(references_fingerprint(expected), statistics)
+    )
 
 
 def predict_rows(

@@ -67,11 +67,17 @@ def footprint(model: PreTrainedModel, *, length: int = 128, folder: str | Path |
     )
 
 
-def model_entry(model: PreTrainedModel, *, name: str, path: str | Path) -> ModelEntry:
-    """The model as reports name it."""
+def model_entry(model: PreTrainedModel, *, name: str, path: str | Path, base: str | Path | None = None) -> ModelEntry:
+    """The model as reports name it. `base`: what it was fine-tuned or distilled from."""
     shape = footprint(model)
     return ModelEntry(
-        name=name, path=str(path), parameters=shape.parameters, layers=shape.layers, size_bytes=shape.size_bytes
+        name=name,
+        path=str(path),
+        parameters=shape.parameters,
+        layers=shape.layers,
+        hidden_size=shape.hidden_size,
+        size_bytes=shape.size_bytes,
+        base=None if base is None else str(base),
     )
 
 

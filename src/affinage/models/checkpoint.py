@@ -23,6 +23,7 @@ from transformers import (
 
 from affinage.errors import InputError
 from affinage.models.layout import layout_of, position_offset
+from affinage.models.shipped import located
 
 Kind = Literal["sequence", "pair", "token", "span"]
 """What a head is for: as `Kind` of `data.task`, which has the same rank as this file."""
@@ -127,10 +128,11 @@ def max_length(config: PretrainedConfig) -> int:
 def weights_fingerprint(name_or_path: str | Path) -> str:
     """sha256 of a folder's weights, so that a run knows its model again; a hub name stands for itself."""
     digest = hashlib.sha256()
-    for path in sorted(Path(name_or_path).glob("*.safetensors")):
+    folder = Path(located(name_or_path))
+    for path in sorted(folder.glob("*.safetensors")):
         with path.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest() if Path(name_or_path).is_dir() else str(name_or_path)
+    return digest.hexdigest() if folder.is_dir() else str(name_or_path)
 
 
 def task_of(config: PretrainedConfig) -> str | None:
@@ -168,7 +170,7 @@ def _load(auto_class: Any, name_or_path: str | Path, **settings: Any) -> tuple[P
 
 
 def _read(name_or_path: str | Path, read: Callable[[str], Any], *, file: str = "config.json") -> Any:
-    name = str(name_or_path)
+    name = located(name_or_path)
     path = Path(name)
     looks_like_path = path.is_absolute() or name.startswith((".", "~")) or len(path.parts) > 2
     try:

@@ -1,6 +1,8 @@
 """The model card: what a model is, what it reached, how to load it. Every figure comes from the report."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -14,27 +16,40 @@ _PIPELINES = {
 }
 
 
-def model_card(report: Report, *, base: str | None, architecture: str, recipe: str) -> str:
+def model_card(
+    report: Report,
+    *,
+    base: str | None,
+    architecture: str,
+    recipe: str,
+    made: str | None = None,
+    front: Mapping[str, Any] | None = None,
+    notes: str = "",
+) -> str:
     """README.md of a model folder: front matter for the hub, figures, conditions, a loading snippet.
 
     `base`: the model it was made from; a path on this machine is left out of the front matter. `architecture`: the
-    model's class, such as CamembertForMaskedLM.
+    model's class, such as CamembertForMaskedLM. `made`: how it was made, where that was not one
+    command of affinage. `front`: further front matter, as language and license. `notes`: Markdown before the figures.
     """
     name = Path(report.models[0].path).name if report.models else "model"
     head, pipeline = next((head, tag) for head, tag in _PIPELINES.items() if architecture.endswith(head))
     auto_class = f"AutoModel{head}"
-    front = {"library_name": "transformers", "pipeline_tag": pipeline, "tags": ["affinage", recipe]}
-    if base is not None and not Path(base).exists():
-        front["base_model"] = base
-    made = f" from `{Path(base).name}`" if base else ""
+    matter = {"library_name": "transformers", "pipeline_tag": pipeline, "tags": ["affinage", recipe], **(front or {})}
+    if base is not None and not Path(base).exists() and not base.startswith("shipped:"):
+        matter["base_model"] = base
+    origin = f" from `{Path(base).name}`" if base else ""
+    made = made or (
+        f"Made with affinage {report.provenance.affinage} by `affinage {report.command}`{origin}, recipe `{recipe}`\n"
+        "(`recipe.yaml` beside this file)."
+    )
     return f"""---
-{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---
+{yaml.safe_dump(matter, sort_keys=False, allow_unicode=True)}---
 
 # {name}
 
-Made with affinage {report.provenance.affinage} by `affinage {report.command}`{made}, recipe `{recipe}`
-(`recipe.yaml` beside this file).
-
+{made}
+{notes and f"{chr(10)}{notes.strip()}{chr(10)}"}
 ## Figures
 
 {report.to_markdown()}

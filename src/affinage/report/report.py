@@ -1,11 +1,11 @@
 """The report of a run: figures with unit, n, interval, seeds and where they come from. Written as `report.json`."""
 
-from collections.abc import Sequence
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from affinage.errors import InputError
+from affinage.report.speed import markdown, speed_tables
 
 
 class _Part(BaseModel):
@@ -20,8 +20,11 @@ class ModelEntry(_Part):
     parameters: int
     """counted in the stock model, tied ones once"""
     layers: int
+    hidden_size: int | None = None
     size_bytes: int
     """of the weights as stored, or 4 bytes a parameter where they are not on disk"""
+    base: str | None = None
+    """the model it was fine-tuned or distilled from"""
 
 
 class Score(_Part):
@@ -39,8 +42,88 @@ class Score(_Part):
     seeds: tuple[int, ...] = ()
     """seeds of the fine-tuning runs behind the value"""
     baseline: float | None = None
-    """score of always answering the commonest label"""
+    """score that takes no encoder; without `baseline_kind`, of always answering the commonest label"""
+    baseline_kind: Literal["majority", "frozen embeddings"] | None = None
+    """which of the two was the higher"""
     split: str | None = None
+
+
+class Latency(_Part):
+    """How fast one model answers under one engine, at one batch and length."""
+
+    model: str
+    engine: str
+    """such as `torch fp32`"""
+    threads: int
+    batch: int
+    length: int | None
+    """tokens of every row; None: the committed list of mixed lengths"""
+    p50_ms: float
+    p95_ms: float
+    """of one batch"""
+    tokens_per_second: float
+    """real tokens, padding not counted"""
+    runs: int
+    """batches timed"""
+
+
+class Speedup(_Part):
+    """How many times faster than the reference, both timed in one interleaved run."""
+
+    model: str
+    reference: str
+    engine: str
+    batch: int
+    length: int | None
+    ratio: float
+    """reference's time / model's time: median over the paired rounds"""
+    low: float
+    high: float
+    """2.5th and 97.5th percentile of the bootstrapped median"""
+
+
+class Cost(_Part):
+    """What a model needs of the machine before and while it answers."""
+
+    model: str
+    engine: str
+    load_seconds: float
+    """from a fresh process with its libraries imported to a model that can answer"""
+    peak_memory_bytes: int
+    """largest resident set of a process that loads the model and answers the mixed list"""
+    joules_per_1000_texts: float | None = None
+    """None where the machine does not let its energy be read"""
+
+
+class Comparison(_Part):
+    """A model beside the reference on the same examples and metric."""
+
+    model: str
+    reference: str
+    task: str
+    metric: str
+    difference: float
+    """model's score - reference's"""
+    low: float
+    high: float
+    """bounds of the 95 % interval of the difference, over seeds and examples, examples paired"""
+    p_value: float
+    test: Literal["paired bootstrap", "McNemar"]
+    n: int
+    plain: float | None
+    """model's score / reference's, as the article counts; None where the reference scored 0"""
+    plain_low: float | None = None
+    plain_high: float | None = None
+    """bounds of its 95 % interval, from the same resamples as the difference"""
+    baseline: float | None = None
+    """None where no baseline was given: then nothing is known to be informative"""
+    retention: float | None
+    """(model - baseline) / (reference - baseline); None where the task is not informative"""
+    retention_low: float | None = None
+    retention_high: float | None = None
+    """bounds of its 95 % interval"""
+    informative: bool
+    """whether the reference is significantly above the baseline"""
 
 
 class TrainingRun(_Part):
@@ -55,6 +138,8 @@ class TrainingRun(_Part):
     """means over the last logged steps"""
     held_out: dict[str, float] = {}
     """figures on text or rows that were not trained on"""
+    curves: dict[str, tuple[tuple[int, float], ...]] = {}
+    """name -> (step, value) as logged, for plots; thinned to some hundred points"""
 
     def facts(self) -> list[tuple[str, str]]:
         """What a person is shown of it: names and figures."""
@@ -90,6 +175,20 @@ class Provenance(_Part):
     seconds: float
 
 
+class Source(_Part):
+    """A report whose figures stand in this one, with its own conditions."""
+
+    path: str
+    command: str
+    """the verb that wrote it"""
+    model: str
+    """the system it is about"""
+    task: str | None = None
+    training: TrainingRun | None = None
+    """of pre-training and distillation"""
+    provenance: Provenance
+
+
 class Report(_Part):
     """A run's figures and their conditions."""
 
@@ -98,7 +197,13 @@ class Report(_Part):
     """the verb that wrote it"""
     models: tuple[ModelEntry, ...] = ()
     scores: tuple[Score, ...] = ()
+    latency: tuple[Latency, ...] = ()
+    speedups: tuple[Speedup, ...] = ()
+    costs: tuple[Cost, ...] = ()
+    comparisons: tuple[Comparison, ...] = ()
     training: TrainingRun | None = None
+    sources: tuple[Source, ...] = ()
+    """of `affinage report`: what it was made from, and where and how each was measured"""
     provenance: Provenance
 
     def to_json(self) -> str:
@@ -115,16 +220,21 @@ class Report(_Part):
             raise InputError(f"not a report: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
     def to_markdown(self) -> str:
-        """Tables of models, scores and training, then the provenance."""
+        """Tables of models, scores, speed, costs and training, then the provenance; of several systems, their page."""
+        if self.sources:
+            from affinage.report.tables import report_markdown  # which reads reports
+
+            return report_markdown(self)
         blocks = []
         if self.models:
             rows = [(m.name, str(m.layers), f"{m.parameters:,}", f"{m.size_bytes / 1e6:.1f}") for m in self.models]
-            blocks.append(_table(("model", "layers", "parameters", "MB"), rows))
+            blocks.append(markdown(("model", "layers", "parameters", "MB"), rows))
         if self.scores:
             columns = ("model", "task", "part", "metric", "score %", "95 % interval", "baseline %", "n", "seeds")
-            blocks.append(_table(columns, [_score_row(score) for score in self.scores]))
+            blocks.append(markdown(columns, [_score_row(score) for score in self.scores]))
+        blocks += [markdown(*table) for table in speed_tables(self)]
         if self.training:
-            blocks.append(_table(("training", ""), self.training.facts()))
+            blocks.append(markdown(("training", ""), self.training.facts()))
         hardware = self.provenance.hardware
         machine = f"{hardware.cpu}, {hardware.cores} cores, {hardware.memory_gib:.0f} GiB"
         if hardware.accelerator:
@@ -146,9 +256,3 @@ def _score_row(score: Score) -> tuple[str, ...]:
         f"{score.n:,}",
         ", ".join(map(str, score.seeds)),
     )
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    cells = [[" ".join(cell.replace("|", r"\|").split()) for cell in row] for row in (header, *rows)]
-    cells.insert(1, ["---"] * len(header))
-    return "\n".join("| " + " | ".join(row) + " |" for row in cells)

@@ -8,6 +8,7 @@ from transformers import TrainingArguments
 
 from affinage.errors import InputError
 from affinage.recipe import Training
+from affinage.report.provenance import CPUINFO
 from affinage.training.run_folder import RunFolder
 
 
@@ -58,16 +59,27 @@ def training_arguments(training: Training, *, folder: RunFolder, steps: int, **m
 
 
 def computes_in_bf16(precision: str) -> bool:
-    """Whether matrices are multiplied in bfloat16: `auto` means where the hardware does it natively.
+    """Whether matrices are multiplied in bfloat16: `auto` means where the hardware does it natively, and faster.
 
     Raises: InputError where bf16 is demanded of hardware without it.
     """
     if precision == "fp32":
         return False
     if torch.cuda.is_available():
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        native = faster = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        native = bool(torch.cpu._is_avx512_bf16_supported())
+        tiles, vectors = torch.cpu._is_amx_tile_supported(), torch.cpu._is_avx512_bf16_supported()
+        # With AVX512 bf16 alone an Intel was measured at 78 GFLOP/s a core, against 140 in fp32; AMD's gain twofold.
+        native, faster = tiles or vectors, tiles or (vectors and _cpu_vendor() not in ("", "GenuineIntel"))
     if precision == "bf16" and not native:
         raise InputError("training.precision bf16: this machine does not compute in bfloat16; use auto or fp32")
-    return bool(native)
+    return bool(native if precision == "bf16" else faster)
+
+
+def _cpu_vendor() -> str:
+    """As the processor names its maker, such as GenuineIntel; empty where the kernel does not say."""
+    try:
+        lines = CPUINFO.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("vendor_id")), "")

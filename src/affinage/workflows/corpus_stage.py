@@ -24,6 +24,7 @@ from affinage.report.report import TrainingRun
 from affinage.training.allocator import keep_big_buffers
 from affinage.training.arguments import total_steps, training_arguments
 from affinage.training.clock import Clock
+from affinage.training.curves import curves
 from affinage.training.interruption import StopOnInterrupt
 from affinage.training.processes import processes
 from affinage.training.progress import RichProgress
@@ -132,6 +133,7 @@ def train_stage(
         seconds=clock.seconds,
         losses=_last(trainer.state.log_history, objective.names),
         held_out={key[5:]: v for key, v in held_out.items() if key.startswith("eval_") and key != "eval_seconds"},
+        curves=curves(trainer.state.log_history, {name: name for name in ("loss", *objective.names)}),
     )
 
 

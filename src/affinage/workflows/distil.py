@@ -5,14 +5,15 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from transformers import set_seed
+from transformers import PreTrainedModel, PreTrainedTokenizerFast, set_seed
 
 from affinage.data.corpus import corpus_files, fingerprint
 from affinage.distillation.objective import Objective, build_losses
-from affinage.distillation.student import make_student
+from affinage.distillation.student import check_student, make_student
 from affinage.errors import InputError
 from affinage.evaluation.footprint import model_entry
 from affinage.models.checkpoint import check_fit, load_masked_lm, load_tokenizer, max_length, weights_fingerprint
+from affinage.models.layout import depth_of
 from affinage.recipe import Recipe
 from affinage.report.provenance import provenance
 from affinage.report.report import Report
@@ -31,12 +32,16 @@ def distil(
     corpus: Sequence[str | Path],
     out: str | Path,
     recipe: str | Path = "distilcamembert",
+    init_from: str | Path | None = None,
     overrides: Mapping[str, str] | None = None,
     overwrite: bool = False,
     quiet: bool = False,
     command: str | None = None,
 ) -> Report:
     """General distillation of a masked language model on raw text; the student is written to the folder `out`.
+
+    `init_from` goes on with an earlier student instead of starting from the teacher's layers: with its shape, and the
+    teacher's vocabulary.
 
     Raises: InputError before any long work for whatever cannot be used.
     """
@@ -56,14 +61,14 @@ def distil(
             "teacher takes"
         )
     set_seed(stage.training.seed)
-    student, layers = make_student(frozen, plan.student)
-    log.info("the student starts from layers %s of the teacher's %d", list(layers), frozen.config.num_hidden_layers)
+    student, layers = _student(init_from, frozen, tokenizer, plan)
     data = {str(file): fingerprint(file) for file in files}
     identity = {
         "verb": "distil",
         "recipe": plan.sha256,
         "teacher": str(teacher),
         "teacher_weights": weights_fingerprint(teacher),
+        "from": None if init_from is None else weights_fingerprint(init_from),
         "corpus": data,
     }
     with processes().main_process_first():
@@ -72,11 +77,12 @@ def distil(
         rows = corpus_rows(files, tokenizer, stage, folder=folder.partial / "tokens")
     objective = Objective(student, stage.losses, teacher=frozen)
     run = train_stage(objective, rows, stage, tokenizer=tokenizer, folder=folder, label="distillation", quiet=quiet)
-    student.config.affinage_layers = list(layers)
+    if layers is not None:
+        student.config.affinage_layers = list(layers)
     report = Report(
         command="distil",
         models=(
-            model_entry(student, name="student", path=out),
+            model_entry(student, name="student", path=out, base=teacher),
             model_entry(frozen, name="teacher", path=teacher),
         ),
         training=run,
@@ -95,3 +101,29 @@ def distil(
             )
         )
     return report
+
+
+def _student(
+    init_from: str | Path | None, teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, plan: Recipe
+) -> tuple[PreTrainedModel, tuple[int, ...] | None]:
+    """The student to train, and the teacher's layers it starts from; None where it goes on from an earlier student.
+
+    Raises: InputError where the spec, or the model to go on from, does not fit the teacher.
+    """
+    if init_from is None:
+        student, layers = make_student(teacher, plan.student)
+        log.info("the student starts from layers %s of the teacher's %d", list(layers), depth_of(teacher.config))
+        return student, layers
+    student, _ = load_masked_lm(init_from)
+    if load_tokenizer(init_from).get_vocab() != tokenizer.get_vocab():
+        raise InputError(f"model '{init_from}' has another vocabulary than the teacher; a student shares the teacher's")
+    check_student(plan.student, student)
+    if (ours := student.config.hidden_size) != (theirs := teacher.config.hidden_size):
+        raise InputError(f"model '{init_from}' has hidden size {ours}, the teacher {theirs}: they must be the same")
+    if plan.student.num_hidden_layers not in (None, depth_of(student.config)):
+        raise InputError(
+            f"student.num_hidden_layers {plan.student.num_hidden_layers} differs from the {depth_of(student.config)} "
+            f"layers of '{init_from}': leave it out, or leave --from out"
+        )
+    log.info("the student goes on from '%s'", init_from)
+    return student, None

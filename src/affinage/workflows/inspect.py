@@ -11,6 +11,7 @@ from affinage.errors import InputError
 from affinage.evaluation.footprint import Footprint, footprint
 from affinage.models.checkpoint import max_length, read_config
 from affinage.models.layout import layout_of
+from affinage.models.shipped import located
 
 
 def inspect(model: str | Path, *, length: int = 128) -> Footprint:
@@ -27,4 +28,4 @@ def inspect(model: str | Path, *, length: int = 128) -> Footprint:
     stock = isinstance(known, type) and issubclass(known, PreTrainedModel)
     with torch.device("meta"):
         network = known(config) if stock else AutoModel.from_config(config)
-    return footprint(network, length=length, folder=model)
+    return footprint(network, length=length, folder=located(model))

@@ -1,0 +1,162 @@
+"""`affinage demo`: the main job on real French, from a teacher to a report, in minutes on two cores."""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from affinage.data.examples import read_examples
+from affinage.data.readers import find_parts
+from affinage.data.task import load_task
+from affinage.errors import InputError
+from affinage.models.checkpoint import check_fit, load_masked_lm, load_tokenizer, max_length, weights_fingerprint
+from affinage.models.shipped import shipped_models
+from affinage.report.report import Report
+from affinage.training.run_folder import RunFolder, refuse_existing
+from affinage.workflows.demo_plan import DISTIL_TOKENS, TUNING, kept_plan, plan
+from affinage.workflows.demo_steps import SYSTEMS, Steps, corpus_of
+from affinage.workflows.labelled_data import data_fingerprints
+from affinage.workflows.predict import predict
+from affinage.workflows.report import collect, write_report_files
+
+log = logging.getLogger(__name__)
+
+SHIPPED_TEACHER, SHIPPED_STUDENT = "shipped:teacher", "shipped:student"
+TASKS = tuple(TUNING)
+
+# Written for this demo; what the models say of them closes it.
+ASKED: Mapping[str, tuple[Any, ...]] = {
+    "sentiment": (
+        "Service adorable et assiette généreuse, nous reviendrons dès le mois prochain.",
+        "Deux heures d'attente pour un plat froid, et pas un mot d'excuse.",
+    ),
+    "ner": ("Hélène Carrier a quitté la mairie de Besançon pour diriger le festival des Eurockéennes.",),
+    "nli": (
+        {"premise": "Le train de nuit est arrivé avec une heure d'avance.", "hypothesis": "Le train était en retard."},
+    ),
+    "qa": (
+        {
+            "question": "Qui a restauré le moulin ?",
+            "context": "Abandonné depuis 1952, le moulin de la Bruyère a été restauré par Odile Fernay, qui y moud de "
+            "nouveau le blé de trois villages.",
+        },
+    ),
+}
+
+
+def demo(
+    *,
+    out: str | Path = "affinage-demo",
+    data: str | Path | None = None,
+    teacher: str | Path = SHIPPED_TEACHER,
+    quick: bool = True,
+    minutes: float = 8.0,
+    seed: int = 0,
+    overwrite: bool = False,
+    quiet: bool = False,
+    command: str | None = None,
+) -> Report:
+    """Distil `teacher`, fine-tune it and its student on every task, measure both, and write the folder `out`.
+
+    `data`: a folder with one folder a task (sentiment, ner, nli, qa; one is enough), each with a train and a test part,
+    and `corpus` with raw text if there is any; None: the sets that come with affinage. Without a corpus the training
+    texts are one. `quick` goes on with the shipped student where the teacher is the shipped one; else the student
+    starts from the teacher's layers. `minutes` is about what all of it takes.
+
+    An interrupted demo is taken up by the same call: finished steps stay.
+
+    Raises: InputError or DataError before any long work for whatever cannot be used.
+    """
+    refuse_existing(out, overwrite=overwrite)
+    if not minutes > 0:
+        raise InputError(f"minutes {minutes}: must be above 0")
+    root = shipped_data() if data is None else Path(data)
+    sets = task_folders(root)
+    model, _ = load_masked_lm(teacher)
+    tokenizer = load_tokenizer(teacher)
+    check_fit(tokenizer, model.config, where=teacher)
+    start = SHIPPED_STUDENT if quick and teacher == SHIPPED_TEACHER and SHIPPED_STUDENT in shipped_models() else None
+    identity = {
+        "verb": "demo",
+        "teacher": weights_fingerprint(teacher),
+        "from": start and weights_fingerprint(start),
+        "data": {task: data_fingerprints(find_parts(folder)) for task, folder in sets.items()},
+        "minutes": minutes,
+        "seed": seed,
+    }
+    folder = RunFolder.open(out, identity=identity, overwrite=overwrite)
+    work = folder.partial / "work"
+    work.mkdir(exist_ok=True)
+    with folder.preparing():
+        corpus = corpus_of(sets, root / "corpus", aside=work / "corpus.txt")
+        shares = kept_plan(
+            work / "plan.json", lambda: plan(model, tokenizer, sets, minutes=minutes, distil_tokens=DISTIL_TOKENS)
+        )
+    log.info(shares.told(minutes))
+    longest = max_length(model.config)
+    Steps(work, str(teacher), start, sets, corpus, shares, longest, seed, quiet).run()
+    return _finish(folder, work, list(sets), command=command or f"affinage demo --out {out}")
+
+
+def shipped_data() -> Path:
+    """The labelled sets that come with affinage, one folder a task."""
+    return Path(str(resources.files("affinage.assets"))) / "data"
+
+
+def task_folders(root: Path) -> dict[str, Path]:
+    """Task -> its folder, every row of which has been read once.
+
+    Raises: InputError or DataError where there is none, or one lacks a part or holds a row that cannot be used.
+    """
+    if not root.is_dir():
+        raise InputError(f"data '{root}': there is no such folder; it holds one folder a task: {', '.join(TASKS)}")
+    found = {task: root / task for task in TASKS if (root / task).is_dir()}
+    if not found:
+        raise InputError(f"data '{root}' has none of the folders {', '.join(TASKS)}; one is enough")
+    for task, folder in found.items():
+        parts = find_parts(folder)
+        if missing := {"train", "test"} - set(parts):
+            raise InputError(
+                f"data '{folder}' has no {' and no '.join(sorted(missing))} part, as train.jsonl, test.csv"
+            )
+        for source in parts.values():
+            read_examples(load_task(task), source)
+    return found
+
+
+def _finish(folder: RunFolder, work: Path, tasks: Sequence[str], *, command: str) -> Report:
+    """Predict, report, and move everything to its place."""
+    answers = {
+        (task, system): predict(work / "tasks" / f"{system}-{task}", list(ASKED[task]))
+        for task in tasks
+        for system in SYSTEMS
+    }
+    report = collect([work], reference="teacher", command=command)
+
+    def write(aside: Path) -> None:
+        for name in (*SYSTEMS, "tasks", "benchmark"):
+            (work / name).rename(aside / name)
+        (aside / "predictions.md").write_text(predictions_page(answers), encoding="utf-8")
+        write_report_files(report, aside)
+        for path in aside.rglob("*"):  # figures name the folders they come from
+            if path.suffix in {".json", ".md", ".html", ".yaml"} and str(work) in (said := path.read_text("utf-8")):
+                path.write_text(said.replace(str(work), str(folder.out)), encoding="utf-8")
+
+    folder.finish(write)
+    return Report.from_json((folder.out / "report.json").read_text(encoding="utf-8"))
+
+
+def predictions_page(answers: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]]) -> str:
+    """What both models say of the sentences, as Markdown."""
+    lines = ["# What the models say", ""]
+    for task in dict.fromkeys(task for task, _ in answers):
+        lines += [f"## {task}", ""]
+        for number, given in enumerate(ASKED[task]):
+            lines += [f"> {' | '.join(given.values()) if isinstance(given, Mapping) else given}", ""]
+            for system in SYSTEMS:
+                said = json.dumps(answers[task, system][number], ensure_ascii=False)
+                lines.append(f"- {system}: `{said}`")
+            lines.append("")
+    return "\n".join(lines)

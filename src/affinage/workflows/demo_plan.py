@@ -1,0 +1,148 @@
+"""How much the demo can train within its minutes on this machine: measured first, then shared out."""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from affinage.data.examples import read_examples
+from affinage.data.features import encode, stride_for
+from affinage.data.readers import find_parts
+from affinage.data.task import load_task
+from affinage.training.allocator import keep_big_buffers
+
+BATCH = 16
+"""rows of a fine-tuning step"""
+DISTIL_ROWS, DISTIL_LENGTH = 16, 128
+DISTIL_TOKENS = DISTIL_ROWS * DISTIL_LENGTH
+"""of a distillation step"""
+_PROBE = (16, 64)
+"""rows and tokens of the steps that measure the machine"""
+_DISTIL_SHARE, _TUNE_SHARE, _BENCHMARK_SHARE = 0.3, 0.4, 0.1
+"""of the demo's time; the rest is evaluation, loading and reading"""
+_STUDENT, _BASELINE, _DISTIL = 0.6, 0.1, 1.5
+"""time of a student's, a baseline's and a distillation's step, in steps of the teacher over as many tokens"""
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How a task is fine-tuned when time is plenty."""
+
+    epochs: float
+    learning_rate: float
+    row_length: int
+
+
+TUNING: Mapping[str, Tuning] = {
+    "sentiment": Tuning(8, 2e-4, 128),
+    "ner": Tuning(12, 3e-4, 96),
+    "nli": Tuning(8, 2e-4, 96),
+    "qa": Tuning(12, 2e-4, 288),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Steps of each run of the demo."""
+
+    tokens_per_second: float
+    """of a training step of the teacher, measured"""
+    distil_steps: int
+    tune_steps: dict[str, int]
+    """task -> optimizer steps"""
+    seconds_per_cell: float
+    """of the benchmark, which has five"""
+
+    def distil_settings(self, *, longest: int, seed: int, fresh: bool) -> dict[str, str]:
+        """Recipe overrides of the distillation; a student that has learned before learns at a lower rate."""
+        return {
+            "training.max_steps": str(self.distil_steps),
+            "training.batch_size": str(DISTIL_ROWS),
+            "training.row_length": str(min(DISTIL_LENGTH, longest)),
+            "training.learning_rate": "5e-4" if fresh else "1e-4",
+            "training.evaluations": "2",
+            "training.seed": str(seed),
+            "held_out": "0.03",
+        }
+
+    def tune_settings(self, task: str, *, longest: int, seed: int) -> dict[str, str]:
+        """Recipe overrides of a fine-tuning run."""
+        tuning = TUNING[task]
+        return {
+            "training.max_steps": str(self.tune_steps[task]),
+            "training.batch_size": str(BATCH),
+            "training.row_length": str(min(tuning.row_length, longest)),
+            "training.learning_rate": str(tuning.learning_rate),
+            "training.evaluations": "4",
+            "training.seed": str(seed),
+        }
+
+    def told(self, minutes: float) -> str:
+        """What a person is told of it."""
+        steps = ", ".join(f"{task} {steps}" for task, steps in self.tune_steps.items())
+        speed = f"this machine trains the teacher at {self.tokens_per_second:,.0f} tokens a second"
+        return f"{speed}; for {minutes:g} minutes: {self.distil_steps} steps of distillation, fine-tuning {steps}"
+
+
+def kept_plan(path: Path, make: Callable[[], Plan]) -> Plan:
+    """The plan in `path`, made and written there the first time: an interrupted demo goes on as it began."""
+    if not path.is_file():
+        path.write_text(json.dumps(asdict(make())), encoding="utf-8")
+    return Plan(**json.loads(path.read_text(encoding="utf-8")))
+
+
+def plan(
+    teacher: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    data: Mapping[str, Path],
+    *,
+    minutes: float,
+    distil_tokens: int,
+) -> Plan:
+    """Share out `minutes` among distillation (in steps of `distil_tokens`) and the tasks of `data`.
+
+    Raises: InputError or DataError where the data of a task cannot be read.
+    """
+    speed = measured_speed(teacher)
+    wanted: dict[str, int] = {}
+    seconds = 0.0
+    for task, folder in data.items():
+        count, tokens = _size(task, folder, tokenizer)
+        wanted[task] = max(1, round(TUNING[task].epochs * count / BATCH))
+        seconds += wanted[task] * BATCH * tokens * (1 + _STUDENT + _BASELINE) / speed
+    scale = min(1.0, 60 * minutes * _TUNE_SHARE / seconds)
+    return Plan(
+        tokens_per_second=speed,
+        distil_steps=max(2, int(60 * minutes * _DISTIL_SHARE * speed / _DISTIL / distil_tokens)),
+        tune_steps={task: max(2, int(steps * scale)) for task, steps in wanted.items()},
+        seconds_per_cell=60 * minutes * _BENCHMARK_SHARE / 5,
+    )
+
+
+def measured_speed(model: PreTrainedModel) -> float:
+    """Tokens a second of forward and backward passes of the encoder, the best of three after one to warm up."""
+    keep_big_buffers()
+    rows, length = _PROBE
+    ids = torch.randint(5, model.config.vocab_size, (rows, length), generator=torch.Generator().manual_seed(0))
+    encoder = model.base_model
+    times = []
+    for _ in range(4):
+        began = time.perf_counter()
+        encoder(input_ids=ids.to(model.device)).last_hidden_state.sum().backward()
+        times.append(time.perf_counter() - began)
+    model.zero_grad(set_to_none=True)
+    return rows * length / min(times[1:])
+
+
+def _size(task: str, folder: Path, tokenizer: PreTrainedTokenizerFast) -> tuple[int, float]:
+    """Rows of the training part, and their mean tokens."""
+    length = TUNING[task].row_length
+    examples = read_examples(load_task(task), find_parts(folder)["train"])
+    sample: Sequence[object] = examples[:: max(1, len(examples) // 200)]
+    encoded = encode(tokenizer.backend_tokenizer, sample, max_length=length, stride=stride_for(length))
+    tokens = sum(len(row.input_ids) for row in encoded)
+    return round(len(examples) * len(encoded) / len(sample)), tokens / len(encoded)

@@ -1,0 +1,169 @@
+"""Which reports lie in some folders, and what was scored in each."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from affinage.errors import InputError
+from affinage.evaluation.example_scores import PartScores, read_example_scores
+from affinage.evaluation.metrics import metric
+from affinage.models.shipped import PREFIX
+from affinage.report.report import Report, Score
+
+log = logging.getLogger(__name__)
+
+TRAINED, SCORED, TIMED = ("pretrain", "distil"), ("finetune", "baseline"), "benchmark"
+"""verbs whose reports are used: what they give"""
+_USED = (*TRAINED, *SCORED, TIMED)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A report and the folder, or the file alone, that it was found in."""
+
+    path: Path
+    report: Report
+
+    @property
+    def command(self) -> str:
+        """The verb that wrote it."""
+        return self.report.command
+
+    @property
+    def file(self) -> Path:
+        """The JSON file."""
+        return self.path / "report.json" if self.path.is_dir() else self.path
+
+    @property
+    def base(self) -> str:
+        """What a fine-tuned folder, or a baseline's, was made from. Raises: InputError where it is not said."""
+        base = self.report.models[0].base if self.report.models else None
+        if base is None:
+            raise InputError(
+                f"'{self.path}' does not say which model it was made from; an older affinage made it: run its command "
+                "again"
+            )
+        return base
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One seed of one system on one part of one task; or of a baseline."""
+
+    folder: Path
+    system: str
+    """the pre-trained model; of a baseline, the model whose embeddings were frozen"""
+    task: str
+    part: str
+    seed: int | None
+    examples: PartScores
+    majority: Mapping[str, float]
+    """metric -> score of the commonest label, where the folder's own report says it"""
+    kind: str | None
+    """of a baseline: majority, or frozen embeddings"""
+
+
+def system_name(model: str | Path) -> str:
+    """`runs/teacher` -> teacher, `shipped:teacher` -> teacher, `owner/name` -> name."""
+    return Path(str(model).removeprefix(PREFIX)).name
+
+
+def find_reports(folders: Sequence[str | Path]) -> list[Found]:
+    """The reports of these folders and files; of a folder without one, those one or two levels below it.
+
+    Raises: InputError where a path does not exist, a report cannot be read, or there is none at all.
+    """
+    found: dict[Path, Found] = {}
+    for folder in map(Path, folders):
+        if not folder.exists():
+            raise InputError(f"'{folder}' does not exist; name folders or files that affinage made")
+        files = _files(folder)
+        if not files:
+            log.warning("'%s' holds no finished report and was left out", folder)
+        for file in files:
+            try:
+                report = Report.from_json(file.read_text(encoding="utf-8"))
+            except OSError as error:
+                raise InputError(f"'{file}' cannot be read: {error.strerror}") from None
+            except (InputError, UnicodeDecodeError) as error:
+                raise InputError(f"'{file}' cannot be used: {error}") from None
+            if report.command in _USED:
+                found.setdefault(file.resolve(), Found(file.parent if file.name == "report.json" else file, report))
+            else:
+                log.warning("'%s' is of affinage %s and was left out", file, report.command)
+    if not found:
+        raise InputError(
+            f"nothing to report on in {', '.join(map(str, folders)) or 'no folder'}: name folders that affinage "
+            f"{', '.join(_USED[:-1])} or {_USED[-1]} made"
+        )
+    return list(found.values())
+
+
+def scored(one: Found) -> Scored:
+    """The rows of a fine-tuned folder, or a baseline's: of its test part, or of the last there is.
+
+    Raises: InputError where they are missing, or not those of the report beside them.
+    """
+    if not one.path.is_dir():
+        raise InputError(f"'{one.path}' is of affinage {one.command}: name its folder, which holds examples.json too")
+    kept, report = read_example_scores(one.path), one.report
+    if not kept.parts:
+        raise InputError(f"'{one.path}': its examples.json has no part")
+    part = "test" if "test" in kept.parts else list(kept.parts)[-1]
+    examples = kept.parts[part]
+    owners = [
+        {s.model for s in report.scores if (s.split, s.metric) == (part, name) and _agrees(s, examples)}
+        for name in examples.rows
+    ]
+    if not all(owners):
+        raise InputError(f"'{one.path}': the scores in report.json are not those of the rows in examples.json")
+    return Scored(
+        folder=one.path,
+        system=system_name(one.base),
+        task=kept.task,
+        part=part,
+        seed=report.provenance.seed,
+        examples=examples,
+        majority={s.metric: s.baseline for s in report.scores if s.split == part and s.baseline is not None},
+        kind=None
+        if report.command == "finetune"
+        else "majority"
+        if "majority" in set.intersection(*owners)
+        else "frozen embeddings",
+    )
+
+
+def refuse_unpaired(first: Scored, second: Scored) -> None:
+    """Raises: InputError where two folders were not scored on the same examples, by the same metrics."""
+    if (first.part, first.examples.fingerprint) != (second.part, second.examples.fingerprint):
+        raise InputError(
+            f"'{first.folder}' ({first.part} part) and '{second.folder}' ({second.part} part) were scored on different "
+            f"examples of {first.task}: such scores are not compared; use the same data for both"
+        )
+    if set(first.examples.rows) != set(second.examples.rows):
+        raise InputError(
+            f"'{first.folder}' has {', '.join(first.examples.rows)} and '{second.folder}' "
+            f"{', '.join(second.examples.rows)}: different metrics are not compared; run both with one affinage"
+        )
+
+
+def _files(folder: Path) -> list[Path]:
+    """The report files that an argument stands for. What an unfinished run left aside is none."""
+    if folder.is_file():
+        return [folder] if folder.suffix == ".json" else []
+    if (folder / "report.json").is_file():
+        return [folder / "report.json"]
+    near = sorted(folder.glob("*/report.json"))
+    whole = {file.parent for file in near}
+    below = [file for file in sorted(folder.glob("*/*/report.json")) if file.parent.parent not in whole]
+    return [
+        file
+        for file in (*near, *below)
+        if not any(part.endswith(".partial") for part in (folder.name, *file.relative_to(folder).parts))
+    ]
+
+
+def _agrees(score: Score, examples: PartScores) -> bool:
+    rows = examples.rows[score.metric]
+    return len(rows) == score.n and abs(float(metric(score.metric).aggregate(rows.sum(axis=0))) - score.value) < 1e-9

@@ -1,0 +1,206 @@
+"""What every training run on labelled data does: read and check all of it first, train, keep the best checkpoint."""
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch.utils.tensorboard import SummaryWriter
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast, TrainerCallback, set_seed
+from transformers.integrations.integration_utils import TensorBoardCallback
+
+from affinage.data.batches import LabelledRows
+from affinage.data.encoding import Row
+from affinage.data.examples import Example
+from affinage.data.features import encode, fitted, stride_for, targets
+from affinage.data.task import Task, load_task
+from affinage.evaluation.evaluator import Evaluation, evaluate_model, pad_id, predict_rows, references, takes_types
+from affinage.evaluation.metrics import metric
+from affinage.models.checkpoint import check_fit, load_tokenizer, max_length, read_config, weights_fingerprint
+from affinage.recipe import Recipe, Training
+from affinage.report.provenance import provenance
+from affinage.report.report import Provenance, TrainingRun
+from affinage.training.allocator import keep_big_buffers
+from affinage.training.arguments import computes_in_bf16
+from affinage.training.clock import Clock
+from affinage.training.curves import curves
+from affinage.training.interruption import StopOnInterrupt
+from affinage.training.processes import processes
+from affinage.training.progress import RichProgress
+from affinage.training.resume import train
+from affinage.training.run_folder import RunFolder
+from affinage.training.task_trainer import TaskTrainer
+from affinage.workflows.labelled_data import TaskData, data_fingerprints, training_data
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TaskRun:
+    """A run's inputs, read and checked: nothing that a person gave can fail after this."""
+
+    model: str | Path
+    task: Task
+    recipe: Recipe
+    config: PretrainedConfig
+    tokenizer: PreTrainedTokenizerFast
+    length: int
+    """tokens a row may have"""
+    columns: dict[str, str]
+    data: TaskData
+    fingerprints: dict[str, str]
+    """file -> sha256"""
+    rows: list[Row]
+    """of the training examples"""
+    began: float
+    """`time.perf_counter()` when it was asked for"""
+
+    @property
+    def training(self) -> Training:
+        """How the recipe's one stage is optimised."""
+        return self.recipe.stages[0].training
+
+    def open_folder(self, out: str | Path, *, verb: str, overwrite: bool) -> RunFolder:
+        """The working folder, that of an interrupted run where it was this one."""
+        identity = {
+            "verb": verb,
+            "recipe": self.recipe.sha256,
+            "model": str(self.model),
+            "weights": weights_fingerprint(self.model),
+            "task": self.task.name,
+            "data": self.fingerprints,
+            "columns": self.columns,
+        }
+        with processes().main_process_first():
+            return RunFolder.open(Path(out), identity=identity, overwrite=overwrite)
+
+    def evaluate(self, model: PreTrainedModel, examples: Sequence[Example], *, name: str, split: str) -> Evaluation:
+        """The scores of the trained `model`, called `name` in them."""
+        return evaluate_model(
+            model,
+            self.tokenizer,
+            self.task,
+            examples,
+            max_length=self.length,
+            stride=stride_for(self.length),
+            name=name,
+            split=split,
+            seeds=(self.training.seed,),
+        )
+
+    def provenance(self, command: str) -> Provenance:
+        """The conditions of the run, which ends now."""
+        return provenance(
+            command=command,
+            seed=self.training.seed,
+            recipe_sha256=self.recipe.sha256,
+            data=self.fingerprints,
+            seconds=time.perf_counter() - self.began,
+        )
+
+
+def read_task_run(
+    model: str | Path,
+    *,
+    task: str,
+    data: str | Path,
+    recipe: str | Path,
+    overrides: Mapping[str, str] | None = None,
+    columns: Mapping[str, str] | None = None,
+) -> TaskRun:
+    """Read everything, the model's weights aside. Raises: InputError or DataError for whatever cannot be used."""
+    began = time.perf_counter()
+    wanted = load_task(task)
+    plan = Recipe.load(recipe, overrides)
+    training = plan.only_stage("finetune").training
+    computes_in_bf16(training.precision)
+    config = read_config(model)
+    tokenizer = load_tokenizer(model)
+    check_fit(tokenizer, config, where=model)
+    length = _row_length(training, max_length(config), model)
+    examples = training_data(wanted, data, columns=columns)
+    rows = encode(tokenizer.backend_tokenizer, examples.train, max_length=length, stride=stride_for(length))
+    _tell(examples, rows, length)
+    return TaskRun(
+        model=model,
+        task=wanted,
+        recipe=plan.model_copy(update={"task": wanted.name}),
+        config=config,
+        tokenizer=tokenizer,
+        length=length,
+        columns=dict(columns or {}),
+        data=examples,
+        fingerprints=data_fingerprints(examples.sources),
+        rows=rows,
+        began=began,
+    )
+
+
+def train_task_model(
+    run: TaskRun,
+    model: PreTrainedModel,
+    folder: RunFolder,
+    *,
+    title: str,
+    callbacks: Sequence[TrainerCallback] = (),
+    quiet: bool = False,
+) -> tuple[Path, TrainingRun]:
+    """Train `model` in place, from the last whole checkpoint if there is one. The best checkpoint, and the run."""
+    training, valid = run.training, run.data.valid
+    set_seed(training.seed)
+    keep_big_buffers()
+    rows = LabelledRows(
+        run.rows, targets(run.data.train, run.rows, run.data.labels), pad_id(run.tokenizer), takes_types(model)
+    )
+    valid_rows = encode(run.tokenizer.backend_tokenizer, valid, max_length=run.length, stride=stride_for(run.length))
+    expected = references(valid)
+
+    def score(network: PreTrainedModel) -> dict[str, float]:
+        predicted = predict_rows(network, valid, valid_rows, pad_id=rows.pad_id)
+        return {name: metric(name).score(predicted, expected) for name in run.task.metrics}
+
+    stop, clock = StopOnInterrupt(), Clock(folder.partial / "seconds")
+    trainer = TaskTrainer(
+        model,
+        training,
+        rows=rows,
+        folder=folder,
+        score=score,
+        metric=run.task.metrics[0],
+        processes=processes().num_processes,
+        callbacks=[
+            stop,
+            clock,
+            RichProgress(title, quiet=quiet),
+            TensorBoardCallback(SummaryWriter(str(folder.logs))),
+            *callbacks,
+        ],
+    )
+    checkpoint = folder.last_checkpoint()
+    train(trainer, checkpoint, stop=stop)
+    last_loss = next((entry["loss"] for entry in reversed(trainer.state.log_history) if "loss" in entry), None)
+    return trainer.best_checkpoint, TrainingRun(
+        steps=trainer.state.global_step,
+        tokens=int(trainer.state.num_input_tokens_seen),
+        seconds=clock.seconds,
+        losses={} if last_loss is None else {"cross_entropy": last_loss},
+        held_out={} if trainer.state.best_metric is None else {run.task.metrics[0]: trainer.state.best_metric},
+        curves=curves(trainer.state.log_history, {"loss": "cross_entropy"}),
+    )
+
+
+def _row_length(training: Training, limit: int, model: str | Path) -> int:
+    if training.row_length > limit:
+        log.info("rows have %d tokens, all that %s takes (the recipe allows %d)", limit, model, training.row_length)
+    return min(training.row_length, limit)
+
+
+def _tell(data: TaskData, rows: Sequence[Row], length: int) -> None:
+    """What was read and cut, in the log."""
+    total = len(data.train)
+    log.info("%d rows to train on, %d valid (%s), %d test", total, len(data.valid), data.valid_split, len(data.test))
+    cut = fitted(rows)
+    for count, what in ((cut.truncated, "truncated"), (cut.strided, "read in overlapping windows")):
+        if count:
+            log.info("%d of %d training texts are longer than %d tokens: %s", count, total, length, what)
