@@ -22,4 +22,5 @@ def test_every_committed_report_says_how_it_was_made() -> None:
         report = Report.from_json(path.read_text(encoding="utf-8"))
         assert report.provenance.command.startswith("affinage "), path
         assert report.provenance.hardware.cpu, path
-        assert all(score.n > 0 and score.seeds for score in report.scores), path
+        # Always answering the commonest label takes no training, and so no seed.
+        assert all(score.n > 0 and (score.seeds or score.model == "majority") for score in report.scores), path

@@ -152,7 +152,7 @@ def test_the_head_learns_faster_unless_told_otherwise(tmp_path: Path, caplog: py
     model, data = save_tiny(tmp_path), write_task(tmp_path / "data", "sentiment")
     with caplog.at_level(logging.INFO, logger="affinage"):
         measure(model, "sentiment", data, tmp_path / "one")
-        assert "only the head is trained, on frozen embeddings, at a learning rate of 0.001" in caplog.text
+        assert "only the head is trained, on frozen embeddings, at a learning rate of 0.003" in caplog.text
         measure(model, "sentiment", data, tmp_path / "two", overrides={"training.learning_rate": "0.02"})
         assert "at a learning rate of 0.02" in caplog.text
         measure(model, "sentiment", data, tmp_path / "three", overrides={"stages.0.training.learning_rate": "0.03"})

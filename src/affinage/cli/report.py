@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from affinage.cli.console import say, write, write_table
-from affinage.cli.options import Json, Overwrite, Quiet
+from affinage.cli.options import Json, Out, Overwrite, Quiet
 
 
 def report(
@@ -14,7 +14,7 @@ def report(
     folders: Annotated[
         list[Path], typer.Argument(metavar="DIR", help="What other verbs wrote; searched two levels deep.")
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder to write; must not exist.")],
+    out: Out,
     reference: Annotated[
         str | None,
         typer.Option("--reference", metavar="NAME", help="Model the others are compared with. Default: the teacher."),

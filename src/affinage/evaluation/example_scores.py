@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from affinage.errors import InputError
-from affinage.evaluation.metrics import Floats, metric
+from affinage.errors import InputError, unknown
+from affinage.evaluation.metrics import METRICS, Floats
 
 NAME = "examples.json"
 
@@ -95,10 +95,11 @@ def _checked(metrics: Mapping[str, list[list[float]]], where: str) -> dict[str, 
         raise InputError(f"{where}: expected the same number of rows for every metric, found {counts or 'no metric'}")
     found = {}
     for name, rows in metrics.items():
-        measure = metric(name)
+        if name not in METRICS:
+            raise InputError(f"{where}: {unknown('metric', name, METRICS)}")
         try:
             array = np.array(rows, np.float64)
-            score = float(measure.aggregate(array.sum(axis=0)))
+            score = float(METRICS[name].aggregate(array.sum(axis=0)))
         except (ValueError, IndexError):  # rows of unequal length, or too few columns
             score = float("nan")
         if not 0 <= score <= 1:

@@ -95,7 +95,7 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
     only_second = sum(b and not a for a, b in zip(first, second, strict=True))
     discordant, fewer = only_first + only_second, min(only_first, only_second)
     below = sum(comb(discordant, i) for i in range(fewer + 1))
-    return min(1.0, 2 * below / 2**discordant)
+    return min(1.0, 2 * below / int(2**discordant))
 
 
 def _over_seeds(scores: Floats, generator: np.random.Generator) -> Floats:
@@ -106,4 +106,5 @@ def _over_seeds(scores: Floats, generator: np.random.Generator) -> Floats:
     chosen = generator.integers(seeds, size=(samples, seeds))
     mean = scores.mean(axis=1)
     drawn: Floats = np.take_along_axis(scores, chosen, axis=1).mean(axis=1)
-    return mean + sqrt(seeds / (seeds - 1)) * (drawn - mean)
+    widened: Floats = mean + sqrt(seeds / (seeds - 1)) * (drawn - mean)
+    return widened

@@ -22,7 +22,7 @@ from affinage.workflows.task_run import read_task_run, train_task_model
 
 log = logging.getLogger(__name__)
 
-HEAD_LEARNING_RATE = "1e-3"
+HEAD_LEARNING_RATE = "3e-3"
 """of a head alone; the rate that a recipe names is one that a whole model bears"""
 
 

@@ -133,19 +133,24 @@ def _finish(folder: RunFolder, work: Path, tasks: Sequence[str], *, command: str
         for task in tasks
         for system in SYSTEMS
     }
-    report = collect([work], reference="teacher", command=command)
 
     def write(aside: Path) -> None:
         for name in (*SYSTEMS, "tasks", "benchmark"):
             (work / name).rename(aside / name)
+        _rename_in_texts(aside, work, folder.out)
         (aside / "predictions.md").write_text(predictions_page(answers), encoding="utf-8")
-        write_report_files(report, aside)
-        for path in aside.rglob("*"):  # figures name the folders they come from
-            if path.suffix in {".json", ".md", ".html", ".yaml"} and str(work) in (said := path.read_text("utf-8")):
-                path.write_text(said.replace(str(work), str(folder.out)), encoding="utf-8")
+        write_report_files(collect([aside], reference="teacher", command=command), aside)
+        _rename_in_texts(aside, aside, folder.out)
 
     folder.finish(write)
     return Report.from_json((folder.out / "report.json").read_text(encoding="utf-8"))
+
+
+def _rename_in_texts(root: Path, before: Path, after: Path) -> None:
+    """Let reports and cards name the folder where they will lie."""
+    for path in root.rglob("*"):
+        if path.suffix in {".json", ".md", ".html"} and str(before) in (said := path.read_text("utf-8")):
+            path.write_text(said.replace(str(before), str(after)), encoding="utf-8")
 
 
 def predictions_page(answers: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]]) -> str:

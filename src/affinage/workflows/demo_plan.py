@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from affinage.data.examples import read_examples
+from affinage.data.examples import Example, read_examples
 from affinage.data.features import encode, stride_for
 from affinage.data.readers import find_parts
 from affinage.data.task import load_task
@@ -142,7 +142,7 @@ def _size(task: str, folder: Path, tokenizer: PreTrainedTokenizerFast) -> tuple[
     """Rows of the training part, and their mean tokens."""
     length = TUNING[task].row_length
     examples = read_examples(load_task(task), find_parts(folder)["train"])
-    sample: Sequence[object] = examples[:: max(1, len(examples) // 200)]
+    sample: Sequence[Example] = examples[:: max(1, len(examples) // 200)]
     encoded = encode(tokenizer.backend_tokenizer, sample, max_length=length, stride=stride_for(length))
     tokens = sum(len(row.input_ids) for row in encoded)
     return round(len(examples) * len(encoded) / len(sample)), tokens / len(encoded)

@@ -156,9 +156,7 @@ def _tokenizer(
         log.info("training a vocabulary of %d pieces", spec.tokenizer.vocab_size)
         total = sum(len(line.encode()) for line in corpus_lines(files))
         share = min(1.0, spec.tokenizer.training_bytes / max(total, 1))
-        tokenizer = train_unigram(
-            spread(corpus_lines(files), share), spec.tokenizer, max_length=spec.max_length or 512
-        )
+        tokenizer = train_unigram(spread(corpus_lines(files), share), spec.tokenizer, max_length=spec.max_length or 512)
         aside = folder.partial / "tokenizer.tmp"
         tokenizer.save_pretrained(aside)
         aside.rename(kept)

@@ -125,7 +125,7 @@ def _speedups(timed: Sequence[Found], systems: Systems) -> tuple[Speedup, ...]:
     for one in timed:
         for row in one.report.speedups:
             model, reference = systems.timed[row.model], systems.timed[row.reference]
-            changed = {"model": model, "reference": reference}
+            changed: dict[str, object] = {"model": model, "reference": reference}
             if model == systems.reference != reference:
                 ratios = {"ratio": 1 / row.ratio, "low": 1 / row.high, "high": 1 / row.low}
                 changed = {"model": reference, "reference": model, **ratios}

@@ -63,6 +63,8 @@ def gather(folders: Sequence[str | Path], *, reference: str | None = None) -> Sy
             refuse_unpaired(everyone[0], other)
     models = _models(found, names)
     timed = _timed(found, names, models)
+    if not models:
+        raise InputError(f"nothing but baselines in {', '.join(map(str, folders))}: name the models' folders too")
     first = _reference(found, names, list(models), tuned.names) if reference is None else reference
     if first not in models:
         raise InputError(f"--reference: {unknown('system', first, models)}")
@@ -147,11 +149,11 @@ def _timed(found: Sequence[Found], names: Sequence[str], models: dict[str, Model
 
 
 def _reference(found: Sequence[Found], names: Sequence[str], known: Sequence[str], tuned: set[str]) -> str:
-    """The teacher that nobody taught, else the system named first; one with scores, where there are any."""
+    """The teacher that nobody taught, else the system named first; one with scores, where several have some."""
     distilled = [(one, name) for one, name in zip(found, names, strict=True) if one.command == "distil"]
     teachers = {system_name(entry.path) for one, _ in distilled for entry in one.report.models[1:]}
     taught = {name for _, name in distilled}
-    candidates = [name for name in known if not tuned or name in tuned]
+    candidates = [name for name in known if len(tuned) < 2 or name in tuned]
     return min(candidates, key=lambda name: (name not in teachers, name in taught and name in teachers))
 
 
