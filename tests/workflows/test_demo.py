@@ -146,5 +146,5 @@ def test_more_minutes_never_train_less(teacher: Path, data: Path, monkeypatch: p
     for short, long in pairwise(plans):
         assert long.distil_steps >= short.distil_steps
         assert all(long.tune_steps[task] >= steps for task, steps in short.tune_steps.items())
-    assert plans[-1].tune_steps == {"sentiment": 12, "ner": 18}  # all the epochs there are: 8 and 12 of 24 rows by 16
+    assert plans[-1].tune_steps == {"sentiment": 4, "ner": 6}  # all the epochs there are: 8 and 12 of 8 rows by 16
     assert plans[2].distil_steps == int(600 * 0.3 * 100 / 1.5 / 500)
