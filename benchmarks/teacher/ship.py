@@ -20,7 +20,7 @@ from affinage.report.provenance import provenance
 from affinage.report.report import Report, TrainingRun
 
 MODELS = Path(__file__).parents[2] / "src" / "affinage" / "assets" / "models"
-REPOSITORY = Path(__file__).parents[2]
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 
 
 def of_train_py(run: Path) -> tuple[TrainingRun, str]:
@@ -68,17 +68,19 @@ def main(
     entry = model_entry(model, name=name, path=f"shipped:{name}").model_copy(update={"size_bytes": size, "base": base})
     scored = Report.from_json(scores.read_text(encoding="utf-8")).scores if scores else ()
     report = Report(
-        command="pretrain" if base == "all-MiniLM-L6-v2" else "distil",
+        command="pretrain" if base == MINILM else "distil",
         models=(entry,),
         scores=tuple(score for score in scored if score.model == name),
         training=training,
         provenance=provenance(command=command, seed=0, recipe_sha256=None, data={}, seconds=training.seconds),
     )
     (out / "report.json").write_text(report.to_json(), encoding="utf-8")
-    front = {"language": "fr", "license": "apache-2.0"}
+    front = {"language": "fr", "license": "apache-2.0", "base_model": base}
     tags = ["affinage", *(["provisional"] if provisional else [])]
     card = model_card(
-        report,
+        report.model_copy(
+            update={"models": (entry.model_copy(update={"path": name}),)}
+        ),  # loaded from a copy of itself
         base=None,
         architecture=type(model).__name__,
         recipe=name,
@@ -96,7 +98,7 @@ if __name__ == "__main__":
     parser.add_argument("run", type=Path)
     parser.add_argument("prepared", type=Path)
     parser.add_argument("name", choices=["teacher", "student"])
-    parser.add_argument("--base", default="all-MiniLM-L6-v2")
+    parser.add_argument("--base", default=MINILM)
     parser.add_argument("--notes", type=Path, required=True, help="Markdown for the card: corpus, vocabulary, limits")
     parser.add_argument("--scores", type=Path, help="a report of `affinage report` whose scores go into the card")
     parser.add_argument("--provisional", action="store_true")
