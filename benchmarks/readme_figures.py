@@ -45,8 +45,8 @@ def figures() -> str:
     assert run is not None
     assert teacher_run is not None
     notes = (
-        "**These figures prove the road, not the quality.** The teacher is provisional: "
-        f"{teacher_run.tokens:,} tokens of French on a CPU ({describe(shapes['teacher'])}, started from "
+        "**These figures prove the road, not the quality**, and are not of the teacher that ships now. Theirs saw "
+        f"{teacher_run.tokens:,} tokens of French ({describe(shapes['teacher'])}, started from "
         f"all-MiniLM-L6-v2, held-out loss {teacher_run.held_out['loss']:.2f}).",
         f"Its student ({describe(shapes['student'])}) saw {run.tokens:,} tokens. Fine-tuning was cut short too.",
         "Test parts, one seed each, 95 % bootstrap intervals over examples, "
