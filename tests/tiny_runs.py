@@ -53,6 +53,7 @@ def entry(path: Path | str, *, layers: int = 6, base: str | None = None) -> Mode
         layers=layers,
         hidden_size=384,
         size_bytes=4_000_000 * layers,
+        stored_as="fp32",
         base=base,
     )
 

@@ -15,22 +15,25 @@ job() { # folder verb arguments
   local out=$1; shift
   [ -d "$out" ] || echo "affinage $* --out $out --quiet > logs/$out.log 2>&1 || echo $out failed"
 }
-jobs() { # Settings were chosen on the valid parts with seed 0 of the teacher (LOG.md), and are the same for both systems.
+settings() { # of a task, chosen on the valid parts (tune.sh) and the same for teacher and student
+  case $1 in
+    qa) echo --task qa --data piaf --set training.row_length=256 --set training.epochs=2 --set student.dropout=0 ;;
+    sentiment) echo --task sentiment --data reviews --set training.row_length=128 --set training.epochs=2 ;;
+    ner) echo --task ner --data wikineural --set training.row_length=96 --set training.epochs=2 ;;
+    nli) echo --task nli --data xnli --set training.row_length=96 --set training.epochs=4 ;;
+  esac
+}
+rate() { case $1 in qa) echo 2e-4 ;; sentiment) echo 2e-4 ;; ner) echo 2e-4 ;; nli) echo 2e-4 ;; esac; }
+jobs() { # the longest first
   for seed in 0 1 2; do
-    for system in teacher student; do
-      job $system-qa-$seed finetune $system --task qa --data piaf --seed $seed --set training.epochs=3 \
-        --set training.learning_rate=2e-4 --set training.row_length=256
-      job $system-sentiment-$seed finetune $system --task sentiment --data reviews --seed $seed --set training.epochs=2 \
-        --set training.learning_rate=2e-4 --set training.row_length=192
-      job $system-ner-$seed finetune $system --task ner --data wikineural --seed $seed --set training.epochs=3 \
-        --set training.learning_rate=3e-4 --set training.row_length=128
-      job $system-nli-$seed finetune $system --task nli --data xnli --seed $seed --set training.epochs=4 \
-        --set training.learning_rate=2e-4 --set training.row_length=128
+    for task in qa sentiment ner nli; do
+      for system in teacher student; do
+        job $system-$task-$seed finetune $system $(settings $task) --set training.learning_rate=$(rate $task) --seed $seed
+      done
     done
-    job baseline-qa-$seed baseline teacher --task qa --data piaf --seed $seed --set training.row_length=256
-    job baseline-sentiment-$seed baseline teacher --task sentiment --data reviews --seed $seed --set training.row_length=192
-    job baseline-ner-$seed baseline teacher --task ner --data wikineural --seed $seed
-    job baseline-nli-$seed baseline teacher --task nli --data xnli --seed $seed
+    for task in qa sentiment ner nli; do
+      job baseline-$task-$seed baseline teacher $(settings $task) --seed $seed
+    done
   done
 }
 jobs | xargs -d '\n' -P "$(nproc)" -I{} bash -c '{}'

@@ -27,12 +27,19 @@ MIX: dict[str, tuple[tuple[float | None, int], tuple[float | None, int]]] = {
     "fr-litbank-txt": ((None, 1), (None, 1)),
 }
 TASK_COPIES = 3
+TAGS = re.compile(r" (?:Ag|Dd|Fw|Nc|Pp|Rg|Vuc|Vvc|Vvn) ")
+
+
+def is_tagged(line: str) -> bool:
+    """Whether each word is followed by its part of speech and lemma, as in some plays of cligs-textbox."""
+    begin = line[:2000]
+    return len(TAGS.findall(begin)) > max(5, len(begin) / 60)
 
 
 def corpus(path: Path, megabytes: float | None) -> Iterator[str]:
     """Lines of a corpus in a fixed shuffled order, up to a size."""
     with gzip.open(path, "rt", encoding="utf-8") as stream:
-        lines = list(stream)
+        lines = [line for line in stream if not is_tagged(line)]
     random.Random(0).shuffle(lines)
     room = float("inf") if megabytes is None else megabytes * 1e6
     for line in lines:

@@ -11,14 +11,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from affinage.data.corpus import corpus_files, corpus_lines, is_held_out, spread
-from affinage.data.pieces import parts_in
+from affinage.data.corpus import corpus_files, corpus_lines, is_held_out
 from affinage.data.tokens import TokenStore
-from affinage.data.vocabulary import train_unigram
-from affinage.models.build import fresh_masked_lm
-from affinage.models.checkpoint import load_masked_lm, load_tokenizer
-from affinage.models.transfer import layer_map, transfer_
+from affinage.data.vocabulary import train_vocabulary
 from affinage.recipe import StudentSpec, TokenizerSpec
+from affinage.workflows.pretrain import initial_model, read_source
 
 log = logging.getLogger("prepare")
 HELD_OUT = 0.005
@@ -29,9 +26,7 @@ def main(corpus: Path, out: Path, *, init_from: str | None, layers: int, width: 
     out.mkdir(parents=True, exist_ok=True)
     files = corpus_files([corpus])
     pieces = TokenizerSpec(vocab_size=16_000, training_bytes=40_000_000)
-    share = min(1.0, pieces.training_bytes / sum(len(line.encode()) for line in corpus_lines(files)))
-    log.info("training the vocabulary on %.0f %% of the corpus", 100 * share)
-    tokenizer = train_unigram(spread(corpus_lines(files), share), pieces, max_length=512)
+    tokenizer = train_vocabulary(files, pieces, max_length=512)
     spec = StudentSpec(
         architecture="camembert",
         num_hidden_layers=layers,
@@ -40,16 +35,11 @@ def main(corpus: Path, out: Path, *, init_from: str | None, layers: int, width: 
         intermediate_size=4 * width,
         max_length=512,
         dropout=0.1,
+        tokenizer=pieces,
     )
     torch.manual_seed(0)
-    if init_from is None:
-        model = fresh_masked_lm(spec, tokenizer)
-    else:
-        old, has_head = load_masked_lm(init_from, allow_fresh_head=True)
-        model = fresh_masked_lm(spec, tokenizer, like=old.config)
-        parts = parts_in(load_tokenizer(init_from), tokenizer)
-        depths = layer_map("spread", old.config.num_hidden_layers, layers)
-        transfer_(old, model, layers=depths, pieces=parts, head=has_head)
+    source = None if init_from is None else read_source(init_from)
+    model = initial_model(spec, tokenizer, source)
     model.save_pretrained(out / "model")
     tokenizer.save_pretrained(out / "model")
     log.info("tokenising")

@@ -1,4 +1,4 @@
-"""Puts a trained model where it ships: ship.py RUN PREPARED NAME [--scores REPORT] [--base …].
+"""Puts a trained model where it ships: ship.py RUN PREPARED NAME --notes FILE --losses FILE …
 
 Writes src/affinage/assets/models/NAME: fp16 weights, tokenizer, report.json and card. RUN is what train.py or
 `affinage distil` wrote, PREPARED the folder that prepare.py wrote (its held-out part gives the pseudo-perplexity).
@@ -37,7 +37,6 @@ def of_train_py(run: Path) -> tuple[TrainingRun, str]:
         tokens=last["tokens"],
         seconds=last["seconds"],
         losses={"mlm": last["loss"]},
-        held_out={"mlm": last["held_out"]},
         curves=curves,
     )
     return training, "benchmarks/teacher/train.py (see benchmarks/teacher/README.md)"
@@ -51,21 +50,24 @@ def of_affinage(run: Path) -> tuple[TrainingRun, str]:
 
 
 def main(
-    run: Path, prepared: Path, name: str, *, base: str, notes: Path, scores: Path | None, provisional: bool
+    run: Path, prepared: Path, name: str, *, base: str, notes: Path, scores: Path | None, losses: Path, provisional: bool
 ) -> None:
     trained = run / "model" if (run / "model").is_dir() else run
     training, command = of_train_py(run) if (run / "log.jsonl").is_file() else of_affinage(run)
     model, _ = load_masked_lm(trained)
     tokenizer = load_tokenizer(trained)
-    held_out = TokenStore.build([], tokenizer, prepared / "held_out-store")
-    perplexity = pseudo_perplexity(model, tokenizer, held_out)
-    training = training.model_copy(update={"held_out": {**training.held_out, "pseudo_perplexity": perplexity}})
+    held_out = {
+        "mlm": json.loads(losses.read_text(encoding="utf-8"))["running_text"]["mlm"],
+        "pseudo_perplexity": pseudo_perplexity(
+            model, tokenizer, TokenStore.build([], tokenizer, prepared / "held_out-store")
+        ),
+    }
+    training = training.model_copy(update={"held_out": held_out})
     out = MODELS / name
     shutil.rmtree(out, ignore_errors=True)
     model.to(torch.float16).save_pretrained(out)
     tokenizer.save_pretrained(out)
-    size = sum(path.stat().st_size for path in out.glob("*.safetensors"))
-    entry = model_entry(model, name=name, path=f"shipped:{name}").model_copy(update={"size_bytes": size, "base": base})
+    entry = model_entry(model, name=name, path=f"shipped:{name}", base=base, folder=out)
     scored = Report.from_json(scores.read_text(encoding="utf-8")).scores if scores else ()
     report = Report(
         command="pretrain" if base == MINILM else "distil",
@@ -100,6 +102,7 @@ if __name__ == "__main__":
     parser.add_argument("name", choices=["teacher", "student"])
     parser.add_argument("--base", default=MINILM)
     parser.add_argument("--notes", type=Path, required=True, help="Markdown for the card: corpus, vocabulary, limits")
+    parser.add_argument("--losses", type=Path, required=True, help="what held_out.py wrote of it")
     parser.add_argument("--scores", type=Path, help="a report of `affinage report` whose scores go into the card")
     parser.add_argument("--provisional", action="store_true")
     given = vars(parser.parse_args())

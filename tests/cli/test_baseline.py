@@ -25,9 +25,10 @@ def test_both_answers_are_shown_metric_by_metric(capsys: pytest.CaptureFixture[s
     assert run([*LINE, *settings(STEPS)]) == 0
     out, err = capsys.readouterr()
     lines = [line.split() for line in out.splitlines()]
-    assert lines[0][:2] == ["metric", "baseline"]
+    head = lines.index(next(line for line in lines if line[:4] == ["task", "part", "metric", "model"]))
     shown = [("accuracy", "majority"), ("accuracy", "frozen"), ("macro_f1", "majority"), ("macro_f1", "frozen")]
-    assert [tuple(line[:2]) for line in lines[1:]] == shown
+    assert [tuple(line[2:4]) for line in lines[head + 1 : head + 5]] == shown
+    assert ["steps", "2"] in lines
     assert "saved in out" in err
 
 

@@ -21,7 +21,11 @@ from affinage.report.report import ModelEntry, Report, Score, TrainingRun
 def a_report(**changed: Any) -> Report:
     parts: dict[str, Any] = {
         "command": "finetune",
-        "models": (ModelEntry(name="s", path="runs/sentiment", parameters=1_234_567, layers=3, size_bytes=4_938_268),),
+        "models": (
+            ModelEntry(
+                name="s", path="runs/sentiment", parameters=1_234_567, layers=3, size_bytes=4_938_268, stored_as="fp32"
+            ),
+        ),
         "scores": (
             Score(
                 model="s", task="sentiment", metric="accuracy", value=0.8125, low=0.79, high=0.84, n=5413,
@@ -39,6 +43,12 @@ def a_report(**changed: Any) -> Report:
 def test_json_round_trip() -> None:
     report = a_report()
     assert Report.from_json(report.to_json()) == report
+
+
+def test_reports_of_before_the_precision_was_noted_are_read() -> None:
+    (line,) = [line for line in a_report().to_json().splitlines() if "stored_as" in line]
+    (entry,) = Report.from_json(a_report().to_json().replace(f"{line}\n", "")).models
+    assert entry.stored() == ("4.9", "unknown")
 
 
 fractions = st.floats(0, 1)
@@ -75,7 +85,7 @@ def test_unknown_keys_and_versions_are_refused() -> None:
 
 def test_markdown_shows_every_figure_with_its_conditions() -> None:
     text = a_report().to_markdown()
-    assert "| s | 3 | 1,234,567 | 4.9 |" in text
+    assert "| s | 3 | 1,234,567 | 4.9 | fp32 |" in text
     assert "| s | sentiment | test | accuracy | 81.2 | 79.0 to 84.0 | 50.0 | 5,413 | 0 |" in text
     assert "| training loss | 0.2500 |" in text
     assert "| held-out mlm | 3.5000 |" in text
@@ -85,7 +95,7 @@ def test_markdown_shows_every_figure_with_its_conditions() -> None:
 def test_a_name_cannot_break_a_table() -> None:
     entry = ModelEntry(name="a|b\nc", path="a", parameters=1, layers=1, size_bytes=4)
     (line,) = [line for line in a_report(models=(entry,)).to_markdown().splitlines() if line.startswith("| a")]
-    assert len(re.findall(r"(?<!\\)\|", line)) == 5
+    assert len(re.findall(r"(?<!\\)\|", line)) == 6
 
 
 def test_an_empty_report_still_says_where_it_comes_from() -> None:

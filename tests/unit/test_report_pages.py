@@ -103,7 +103,7 @@ def test_without_a_baseline_only_the_plain_figure_is_given() -> None:
 
 def test_tables() -> None:
     table = structure_table(a_report())
-    assert table.rows[1] == ("student", "6", "384", "7,000,000", "24.0", "1.94 (1.92 to 1.96)")
+    assert table.rows[1] == ("student", "6", "384", "7,000,000", "24.0", "fp32", "1.94 (1.92 to 1.96)")
     assert structure_table(a_report(speedups=())).rows[1][-1] == "not measured"
     names = [row[1] for row in score_table(a_report()).rows]
     assert names == ["frozen embeddings of teacher (baseline)", "teacher", "student"]
@@ -117,6 +117,27 @@ def test_tables() -> None:
         "94.9 (93.0 to 97.0)",
         "91.1 (88.0 to 95.0), baseline 34.0",
     )
+
+
+def test_mb_of_different_precision_are_not_left_to_be_compared() -> None:
+    report = a_report()
+    assert not any("MB" in note for note in structure_table(report).notes)
+    teacher, student = report.models
+    half = teacher.model_copy(update={"size_bytes": 2 * teacher.parameters, "stored_as": "fp16"})
+    report = a_report(models=(half, student))
+    assert [row[4:6] for row in structure_table(report).rows] == [("26.0", "fp16"), ("24.0", "fp32")]
+    # 13 million parameters and 7 million, 4 bytes each.
+    said = (
+        "MB stored are not to be compared: the precision differs or is unknown. In fp32: teacher 52.0, student 28.0 MB."
+    )
+    assert said in structure_table(report).notes
+    assert said in report_markdown(report)
+    assert said in report_html(report)
+    assert any("student has 6 layers to the 12 of teacher, and 54 % of its parameters" in f for f in facts_of(report))
+    unsaid = [model.model_copy(update={"stored_as": None}) for model in report.models]
+    table = structure_table(a_report(models=unsaid))
+    assert [row[5] for row in table.rows] == ["unknown", "unknown"]
+    assert said in table.notes
 
 
 def test_one_seed_says_so() -> None:
@@ -139,7 +160,7 @@ def test_markdown_is_what_the_report_gives_itself() -> None:
     text = report_markdown(a_report())
     assert text == a_report().to_markdown()
     assert text.startswith("# student beside teacher\n")
-    assert "| student | 6 | 384 | 7,000,000 | 24.0 | 1.94 (1.92 to 1.96) |" in text
+    assert "| student | 6 | 384 | 7,000,000 | 24.0 | fp32 | 1.94 (1.92 to 1.96) |" in text
     assert Report.from_json(a_report().to_json()) == a_report()
 
 

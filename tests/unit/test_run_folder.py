@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from affinage.errors import InputError
-from affinage.training.run_folder import RunFolder
+from affinage.training.run_folder import RunFolder, written_aside
 
 IDENTITY = {"verb": "distil", "recipe": "abc", "corpus": {"a.txt": "1"}}
 
@@ -53,8 +53,12 @@ def test_overwriting_replaces_the_output_only_when_the_new_one_is_whole(tmp_path
 
 
 def full_disk(folder: Path) -> None:
+    stopped(folder, OSError("disk full"))
+
+
+def stopped(folder: Path, stop: BaseException) -> None:
     write_model(folder)
-    raise OSError("disk full")
+    raise stop
 
 
 def test_a_failure_while_writing_leaves_no_output_and_can_be_repeated(tmp_path: Path) -> None:
@@ -134,3 +138,54 @@ def test_input_that_turns_out_bad_before_training_leaves_nothing(tmp_path: Path)
     with pytest.raises(InputError), folder.preparing():
         raise InputError("too little text")
     assert folder.partial.is_dir()
+
+
+def test_what_is_written_aside_is_there_when_it_is_whole(tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "out"
+    with written_aside(out) as folder:
+        write_model(folder)
+        assert not out.exists()
+    with pytest.raises(InputError, match="exists; choose another --out"), written_aside(out):
+        pass
+    with written_aside(out, overwrite=True) as folder:
+        (folder / "new").write_text("")
+        assert tree(out) == {"model.safetensors"}
+    assert tree(tmp_path) == {"deep/out/new"}
+    assert [path.name for path in out.parent.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("stop", [OSError("disk full"), KeyboardInterrupt(), InputError("cannot be used")])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_is_not_whole_leaves_nothing_aside(tmp_path: Path, stop: BaseException, overwrite: bool) -> None:
+    if overwrite:
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "old").write_text("old")
+    with pytest.raises(type(stop)), written_aside(tmp_path / "out", overwrite=overwrite) as folder:
+        stopped(folder, stop)
+    assert tree(tmp_path) == ({"out/old"} if overwrite else set())
+    assert [path.name for path in tmp_path.iterdir()] == ["out"] * overwrite
+
+
+def test_an_output_that_cannot_be_replaced_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "old").write_text("old")
+    rename = Path.rename
+
+    def fails(path: Path, target: Path) -> Path:
+        if path.name == "final":
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", fails)
+    with pytest.raises(KeyboardInterrupt), written_aside(out, overwrite=True) as folder:
+        write_model(folder)
+    assert tree(tmp_path) == {"out/old"}
+
+
+@pytest.mark.parametrize("out", ["file/out", "/proc/none/out", "a" * 300, "a" * 250])
+def test_where_nothing_can_be_written_aside_is_said_at_once(out: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be made: "), written_aside(tmp_path / out):
+        pass
+    assert tree(tmp_path) == {"file"}

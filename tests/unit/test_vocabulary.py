@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, models
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from affinage.data.pieces import parts_in, pieces_of, starts_word
-from affinage.data.vocabulary import SPECIAL_TOKENS, train_unigram
+from affinage.data.vocabulary import SPECIAL_TOKENS, train_unigram, train_vocabulary
 from affinage.errors import InputError
 from affinage.recipe import TokenizerSpec
 from tiny import ARCHITECTURES, SENTENCES, tiny_tokenizer
@@ -117,6 +117,28 @@ def test_only_the_bytes_asked_for_are_read() -> None:
 
     train_unigram(lines(), TokenizerSpec(vocab_size=150, training_bytes=3000), max_length=64)
     assert 30 < read < 60
+
+
+def test_the_text_of_a_vocabulary_is_spread_over_the_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [f"phrase numéro {i} du corpus" for i in range(2_000)]
+    files: list[Path | str] = [tmp_path / "a.txt", tmp_path / "b.txt"]
+    for file, half in zip(files, (lines[:1_000], lines[1_000:]), strict=True):
+        Path(file).write_text("\n".join(half), encoding="utf-8")
+    given: dict[int, list[str]] = {}
+
+    def train(chosen: Iterator[str], spec: TokenizerSpec, *, max_length: int) -> PreTrainedTokenizerFast:
+        given[spec.training_bytes] = list(chosen)
+        assert max_length == 64
+        return tiny_tokenizer()
+
+    monkeypatch.setattr("affinage.data.vocabulary.train_unigram", train)
+    total = sum(len(line.encode()) for line in lines)
+    for budget in (total // 4, total, 10 * total):
+        train_vocabulary(files, TokenizerSpec(vocab_size=150, training_bytes=budget), max_length=64)
+    assert given[total] == given[10 * total] == lines
+    part = given[total // 4]
+    assert 0.2 < len(part) / len(lines) < 0.3
+    assert 0.4 < sum(line in set(lines[:1_000]) for line in part) / len(part) < 0.6
 
 
 def wordpieces(*pieces: str) -> PreTrainedTokenizerFast:

@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from affinage.errors import DataError, InputError
+from affinage.report.report import Report
 from affinage.training.run_folder import RunFolder
 from affinage.workflows.evaluate import evaluate
 from affinage.workflows.finetune import finetune
@@ -112,6 +113,26 @@ def test_finetune_load_evaluate(tmp_path: Path, task: str, architecture: str) ->
         assert again.scores == tuple(score for score in report.scores if score.split == split)
     saved = json.loads((out / "report.json").read_text())
     assert [s["value"] for s in saved["scores"]] == [s.value for s in report.scores]
+
+
+@pytest.mark.parametrize("architecture", ["camembert", "distilbert"])
+def test_the_dropout_asked_for(tmp_path: Path, architecture: str) -> None:
+    """Also from the recipe that a run saves, which names every key."""
+    data, model = folder_of(tmp_path / "data", "sentiment"), save_tiny(tmp_path, architecture, "mlm")
+    tune(model, "sentiment", data, tmp_path / "as-it-comes")
+    tune(model, "sentiment", data, tmp_path / "none", overrides={"student.dropout": "0"})
+    again = tune(model, "sentiment", data, tmp_path / "again", recipe=tmp_path / "none" / "recipe.yaml")
+    rates = {
+        name: {m.p for m in STOCK["sentiment"].from_pretrained(tmp_path / name).base_model.modules() if _drops(m)}
+        for name in ("as-it-comes", "none", "again")
+    }
+    assert rates["none"] == rates["again"] == {0.0}
+    assert 0.0 not in rates["as-it-comes"]
+    assert again.training.losses == Report.from_json((tmp_path / "none" / "report.json").read_text()).training.losses
+
+
+def _drops(module: torch.nn.Module) -> bool:
+    return isinstance(module, torch.nn.Dropout)
 
 
 class StopAfter(TrainerCallback):
@@ -234,6 +255,7 @@ def test_bad_input(tmp_path: Path, model: Path) -> None:
     refused(tmp_path, model, "unknown task 'sentimant'. Did you mean 'sentiment'", task="sentimant")
     refused(tmp_path, model, "unknown recipe 'finetun'. Did you mean 'finetune'", recipe="finetun")
     refused(tmp_path, model, "is for distil with", recipe="distilcamembert")
+    refused(tmp_path, model, "keeps the model's shape", overrides={"student.hidden_size": "8"})
     refused(tmp_path, model, "unknown key 'max_step'", overrides={"training.max_step": "3"})
     refused(tmp_path, tmp_path / "nowhere", "there is no such folder")
     refused(tmp_path, model, "does not exist", data=tmp_path / "nowhere")

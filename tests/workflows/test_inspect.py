@@ -19,6 +19,7 @@ def test_counts_are_the_models(architecture: str, head: str, tmp_path: Path) -> 
     assert found.parameters == found.embeddings + found.encoder + found.pooler + found.head
     assert (found.layers, found.hidden_size, found.heads, found.intermediate_size) == (4, 16, 2, 32)
     assert found.size_bytes == (folder / "model.safetensors").stat().st_size
+    assert found.stored_as == "fp32"
     assert found.max_length == 64
 
 
@@ -27,6 +28,7 @@ def test_without_weights_the_size_is_four_bytes_a_parameter(tmp_path: Path) -> N
     (folder / "model.safetensors").unlink()
     found = inspect(folder, length=8)
     assert found.size_bytes == 4 * found.parameters
+    assert found.stored_as is None
 
 
 @pytest.mark.parametrize("length", [0, 65])

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from affinage.errors import InputError
 from affinage.evaluation.example_scores import read_example_scores, references_fingerprint
@@ -199,6 +200,19 @@ def test_renamed_folders_and_files_alone(tmp_path: Path) -> None:
     assert [m.name for m in found.models] == ["teacher"]
     assert found.comparisons == ()
     assert scored(found, "sentiment", "teacher").baseline_kind == "frozen embeddings"
+
+
+def test_size_and_precision_are_those_of_the_weights_that_lie_there(tmp_path: Path) -> None:
+    trained, tuned = write_trained(tmp_path / "teacher"), write_trained(tmp_path / "student")
+    save_file({"a": np.ones(1000, dtype=np.float16)}, trained / "model.safetensors")
+    teacher, student = collect([trained, tuned], command="x").models
+    assert (teacher.size_bytes, teacher.stored_as) == ((trained / "model.safetensors").stat().st_size, "fp16")
+    assert (student.size_bytes, student.stored_as) == (24_000_000, "fp32")
+    alone = write_tuned(tmp_path / "tuned", "runs/base", {"accuracy": right(0.8)})
+    save_file({"a": np.ones(1000, dtype=np.float16)}, alone / "model.safetensors")
+    (base,) = collect([alone], command="x").models
+    assert (base.name, base.path, base.stored_as) == ("base", "runs/base", "fp16")
+    assert base.size_bytes < 3_000
 
 
 def test_folders_are_searched_two_levels_deep(runs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,41 +1,34 @@
 """`affinage baseline`: arguments of the workflow of that name."""
 
-from typing import TYPE_CHECKING, Annotated
-
 import typer
 
-from affinage.cli.console import say, write, write_table
 from affinage.cli.options import (
     Columns,
+    Data,
     Json,
     MaxSteps,
     Model,
     Out,
     Overwrite,
     Quiet,
+    Recipe,
     Seed,
     Settings,
+    Task,
     columns_of,
     overrides,
 )
-
-if TYPE_CHECKING:
-    from affinage.report.report import Report
+from affinage.cli.results import show_report
 
 
 def baseline(
     ctx: typer.Context,
     model: Model,
-    task: Annotated[str, typer.Option("--task", metavar="TASK", help="See: affinage list tasks.")],
-    data: Annotated[
-        str,
-        typer.Option("--data", metavar="PATH|NAME", help="Folder with train.*, valid.*, test.*; one file; a hub name."),
-    ],
+    task: Task,
+    data: Data,
     out: Out,
     columns: Columns = None,
-    recipe: Annotated[
-        str, typer.Option("--recipe", metavar="NAME|FILE", help="See: affinage recipe list.")
-    ] = "finetune",
+    recipe: Recipe = "finetune",
     settings: Settings = None,
     max_steps: MaxSteps = None,
     seed: Seed = None,
@@ -68,24 +61,4 @@ def baseline(
         quiet=quiet,
         command=ctx.obj,
     )
-    if as_json:
-        write(report.to_json())
-    else:
-        _show(report)
-    if not quiet:
-        say(f"saved in {out}")
-
-
-def _show(report: "Report") -> None:
-    rows = [
-        (
-            score.metric,
-            score.model,
-            f"{100 * score.value:.1f}",
-            "" if score.low is None or score.high is None else f"{100 * score.low:.1f} to {100 * score.high:.1f}",
-            score.split or "",
-            f"{score.n:,}",
-        )
-        for score in sorted(report.scores, key=lambda score: [s.metric for s in report.scores].index(score.metric))
-    ]
-    write_table(("metric", "baseline", ">score %", ">95 % interval", "part", ">n"), rows)
+    show_report(report, as_json=as_json, out=out, quiet=quiet)

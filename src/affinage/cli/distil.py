@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from affinage.cli.options import Json, MaxSteps, Out, Overwrite, Quiet, Seed, Settings, overrides
+from affinage.cli.options import Json, MaxSteps, Out, Overwrite, Quiet, Recipe, Seed, Settings, overrides
 from affinage.cli.results import show_report
 from affinage.errors import InputError
 
@@ -22,9 +22,7 @@ def distil(
     more_corpus: Annotated[
         list[str] | None, typer.Argument(metavar="MORE", help="More text: what a shell makes of --corpus *.txt.")
     ] = None,
-    recipe: Annotated[
-        str, typer.Option("--recipe", metavar="NAME|FILE", help="See: affinage recipe list.")
-    ] = "distilcamembert",
+    recipe: Recipe = "distilcamembert",
     init_from: Annotated[
         str | None,
         typer.Option("--from", metavar="MODEL", help="Go on with this student instead of starting from the layers."),

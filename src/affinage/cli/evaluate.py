@@ -4,17 +4,14 @@ from typing import Annotated
 
 import typer
 
-from affinage.cli.options import Columns, Json, Model, Quiet, columns_of
+from affinage.cli.options import Columns, Data, Json, Model, Quiet, columns_of
 from affinage.cli.results import show_report
 
 
 def evaluate(
     ctx: typer.Context,
     model: Model,
-    data: Annotated[
-        str,
-        typer.Option("--data", metavar="PATH|NAME", help="Folder of train.*, valid.*, test.*; one file; a hub name."),
-    ],
+    data: Data,
     task: Annotated[
         str | None, typer.Option("--task", metavar="TASK", help="Default: the one noted in the model's config.")
     ] = None,

@@ -1,19 +1,20 @@
 """`affinage finetune`: arguments of the workflow of that name."""
 
-from typing import Annotated
-
 import typer
 
 from affinage.cli.options import (
     Columns,
+    Data,
     Json,
     MaxSteps,
     Model,
     Out,
     Overwrite,
     Quiet,
+    Recipe,
     Seed,
     Settings,
+    Task,
     columns_of,
     overrides,
 )
@@ -23,16 +24,11 @@ from affinage.cli.results import show_report
 def finetune(
     ctx: typer.Context,
     model: Model,
-    task: Annotated[str, typer.Option("--task", metavar="TASK", help="See: affinage list tasks.")],
-    data: Annotated[
-        str,
-        typer.Option("--data", metavar="PATH|NAME", help="Folder with train.*, valid.*, test.*; one file; a hub name."),
-    ],
+    task: Task,
+    data: Data,
     out: Out,
     columns: Columns = None,
-    recipe: Annotated[
-        str, typer.Option("--recipe", metavar="NAME|FILE", help="See: affinage recipe list.")
-    ] = "finetune",
+    recipe: Recipe = "finetune",
     settings: Settings = None,
     max_steps: MaxSteps = None,
     seed: Seed = None,

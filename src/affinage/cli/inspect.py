@@ -46,6 +46,7 @@ def _rows(found: "Footprint") -> list[tuple[str, str]]:
         ("longest row, tokens", f"{found.max_length:,}"),
         ("parameters", f"{found.parameters:,}"),
         *((f"  {part}", f"{getattr(found, part):,}") for part in parts),
-        ("weights, MB", f"{found.size_bytes / 1e6:,.1f}"),
+        ("weights stored, MB", f"{found.size_bytes / 1e6:,.1f}"),
+        ("  as", found.stored_as or "unknown"),
         (f"GFLOP for {found.length} tokens", f"{found.flops / 1e9:,.2f}"),
     ]

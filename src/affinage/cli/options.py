@@ -10,6 +10,11 @@ from affinage.errors import InputError
 from affinage.recipe import parse_overrides
 
 Out = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder to write; must not exist.")]
+Task = Annotated[str, typer.Option("--task", metavar="TASK", help="See: affinage list tasks.")]
+Data = Annotated[
+    str, typer.Option("--data", metavar="PATH|NAME", help="Folder with train.*, valid.*, test.*; one file; a hub name.")
+]
+Recipe = Annotated[str, typer.Option("--recipe", metavar="NAME|FILE", help="See: affinage recipe list.")]
 Settings = Annotated[
     list[str] | None,
     typer.Option(

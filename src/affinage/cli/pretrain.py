@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from affinage.cli.options import Json, MaxSteps, Out, Overwrite, Quiet, Seed, Settings, overrides
+from affinage.cli.options import Json, MaxSteps, Out, Overwrite, Quiet, Recipe, Seed, Settings, overrides
 from affinage.cli.results import show_report
 
 
@@ -14,9 +14,7 @@ def pretrain(
         list[str], typer.Argument(metavar="CORPUS", help="Text files (.txt, .gz), folders, hub data sets.")
     ],
     out: Out,
-    recipe: Annotated[
-        str, typer.Option("--recipe", metavar="NAME|FILE", help="See: affinage recipe list.")
-    ] = "mini-camembert",
+    recipe: Recipe = "mini-camembert",
     init_from: Annotated[
         str | None, typer.Option("--from", metavar="MODEL", help="Start from a model folder or hub name.")
     ] = None,

@@ -21,27 +21,33 @@ def show_report(report: "Report", *, as_json: bool, out: object = None, quiet: b
 
 
 def _models(report: "Report") -> None:
-    rows = [(m.name, m.layers, f"{m.parameters:,}", f"{m.size_bytes / 1e6:.1f}") for m in report.models]
+    rows = [(m.name, m.layers, f"{m.parameters:,}", *m.stored()) for m in report.models]
     if rows:
-        write_table(("model", ">layers", ">parameters", ">MB"), rows)
+        write_table(("model", ">layers", ">parameters", ">MB stored", "stored as"), rows)
 
 
 def _scores(report: "Report") -> None:
+    """Metric by metric. Which model a score is of is said where there are several; its baseline, where one is known."""
+    several = len({s.model for s in report.scores}) > 1
+    floor = any(s.baseline is not None for s in report.scores)
+    measures = [(s.task, s.split, s.metric) for s in report.scores]
     rows = [
         (
             s.task,
             s.split or "",
             s.metric,
+            *([s.model] if several else []),
             f"{100 * s.value:.1f}",
             "" if s.low is None or s.high is None else f"{100 * s.low:.1f} to {100 * s.high:.1f}",
-            "" if s.baseline is None else f"{100 * s.baseline:.1f}",
+            *(["" if s.baseline is None else f"{100 * s.baseline:.1f}"] if floor else []),
             f"{s.n:,}",
         )
-        for s in report.scores
+        for s in sorted(report.scores, key=lambda s: measures.index((s.task, s.split, s.metric)))
     ]
     if rows:
+        model, baseline = ["model"] if several else [], [">baseline %"] if floor else []
         write("")
-        write_table(("task", "part", "metric", ">score %", ">95 % interval", ">baseline %", ">n"), rows)
+        write_table(("task", "part", "metric", *model, ">score %", ">95 % interval", *baseline, ">n"), rows)
 
 
 def _training(report: "Report") -> None:

@@ -1,14 +1,19 @@
 """Training a vocabulary."""
 
 import json
+import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+from affinage.data.corpus import corpus_lines, spread
 from affinage.errors import InputError
 from affinage.recipe import TokenizerSpec
+
+log = logging.getLogger(__name__)
 
 SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 _WORD_MARK = "▁"
@@ -16,6 +21,16 @@ _FREQUENT = 10
 """Occurrences from which a whole word is a candidate piece."""
 _MAX_LINE = 2_000
 """Characters of a line that the vocabulary is learned from; Unigram training slows down on longer ones."""
+
+
+def train_vocabulary(files: Sequence[Path | str], spec: TokenizerSpec, *, max_length: int) -> PreTrainedTokenizerFast:
+    """The vocabulary of a corpus, from as much of it as `spec` allows, spread over all of it.
+
+    Raises: as `train_unigram`, and DataError for what is not text.
+    """
+    share = min(1.0, spec.training_bytes / max(sum(len(line.encode()) for line in corpus_lines(files)), 1))
+    log.info("training a vocabulary of %d pieces on %.0f %% of the corpus", spec.vocab_size, 100 * share)
+    return train_unigram(spread(corpus_lines(files), share), spec, max_length=max_length)
 
 
 def train_unigram(lines: Iterable[str], spec: TokenizerSpec, *, max_length: int) -> PreTrainedTokenizerFast:

@@ -67,10 +67,26 @@ def evaluate_model(
     """
     rows = encode(tokenizer.backend_tokenizer, examples, max_length=max_length, stride=stride)
     predicted = predict_rows(model, examples, rows, pad_id=pad_id(tokenizer), batch_size=batch_size)
-    expected = references(examples)
-    scores, statistics = [], {}
+    scores, statistics = score_predictions(task, predicted, references(examples), name=name, split=split, seeds=seeds)
+    return Evaluation(scores, tuple(predicted), fitted(rows), statistics)
+
+
+def score_predictions(
+    task: Task,
+    predicted: Sequence[Prediction],
+    expected: Sequence[Reference],
+    *,
+    name: str,
+    split: str | None = None,
+    seeds: tuple[int, ...] = (),
+) -> tuple[tuple[Score, ...], PartScores]:
+    """The scores of predictions, whoever made them, for every metric of the task, and what each example adds to them.
+
+    `name`, `split` and `seeds` go into the scores.
+    """
+    scores, rows = [], {}
     for measure in map(metric, task.metrics):
-        statistics[measure.name] = measure.rows(predicted, expected)
+        rows[measure.name] = measure.rows(predicted, expected)
         low, high = bootstrap_interval(measure, predicted, expected)
         scores.append(
             Score(
@@ -80,15 +96,13 @@ def evaluate_model(
                 value=measure.score(predicted, expected),
                 low=low,
                 high=high,
-                n=len(examples),
+                n=len(expected),
                 seeds=seeds,
                 baseline=_majority(expected) if measure.name == "accuracy" else None,
                 split=split,
             )
         )
-    return Evaluation(
-        tuple(scores), tuple(predicted), fitted(rows), PartScores(references_fingerprint(expected), statistics)
-    )
+    return tuple(scores), PartScores(references_fingerprint(expected), rows)
 
 
 def predict_rows(

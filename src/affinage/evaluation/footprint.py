@@ -3,11 +3,15 @@
 import re
 from pathlib import Path
 
+import torch
 from pydantic import BaseModel, ConfigDict
 from transformers import PretrainedConfig, PreTrainedModel
 
+from affinage.evaluation.weight_files import stored_as, stored_bytes
 from affinage.models.layout import layout_of, position_offset
 from affinage.report.report import ModelEntry
+
+_NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16", torch.float64: "fp64"}
 
 
 class Footprint(BaseModel):
@@ -32,6 +36,8 @@ class Footprint(BaseModel):
     """all of them, tied ones once"""
     size_bytes: int
     """of the weights on disk, or 4 bytes a parameter"""
+    stored_as: str | None
+    """precision of the weights on disk: fp32, fp16, bf16, or several joined by `and`; None where it is not known"""
     flops: int
     """operations of the encoder for one text of `length` tokens; a multiply-add is two"""
     length: int
@@ -60,23 +66,40 @@ def footprint(model: PreTrainedModel, *, length: int = 128, folder: str | Path |
         vocab_size=int(config.vocab_size),
         max_length=int(config.max_position_embeddings) - position_offset(config),
         parameters=total,
-        size_bytes=_stored_bytes(folder) or 4 * total,
+        size_bytes=stored_bytes(folder) or 4 * total,
+        stored_as=stored_as(folder),
         flops=encoder_flops(layers, width, inner, length),
         length=length,
         **parts,
     )
 
 
-def model_entry(model: PreTrainedModel, *, name: str, path: str | Path, base: str | Path | None = None) -> ModelEntry:
-    """The model as reports name it. `base`: what it was fine-tuned or distilled from."""
-    shape = footprint(model)
+def model_entry(
+    model: PreTrainedModel,
+    *,
+    name: str,
+    path: str | Path,
+    base: str | Path | None = None,
+    folder: str | Path | None = None,
+) -> ModelEntry:
+    """The model as reports name it. `base`: what it was fine-tuned or distilled from.
+
+    `folder`: where it was loaded from; None: it is about to be stored as it is.
+    """
+    shape = footprint(model, folder=folder)
+    size, precision = shape.size_bytes, shape.stored_as
+    if folder is None:
+        size = sum(parameter.nbytes for parameter in model.parameters())
+        kinds = {parameter.dtype for parameter in model.parameters()}
+        precision = " and ".join(sorted(_NAMES.get(kind, str(kind)) for kind in kinds))
     return ModelEntry(
         name=name,
         path=str(path),
         parameters=shape.parameters,
         layers=shape.layers,
         hidden_size=shape.hidden_size,
-        size_bytes=shape.size_bytes,
+        size_bytes=size,
+        stored_as=precision,
         base=None if base is None else str(base),
     )
 
@@ -108,10 +131,3 @@ def _part(name: str) -> str:
 
 def _intermediate_size(config: PretrainedConfig) -> int:
     return int(getattr(config, "intermediate_size", None) or config.hidden_dim)
-
-
-def _stored_bytes(folder: str | Path | None) -> int:
-    """Bytes of the safetensors in a folder; 0 where there is none."""
-    if folder is None or not Path(folder).is_dir():
-        return 0
-    return sum(path.stat().st_size for path in Path(folder).glob("*.safetensors"))

@@ -5,7 +5,7 @@ from typing import Any
 from transformers import AutoConfig, AutoModelForMaskedLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from affinage.errors import InputError
-from affinage.models.layout import LAYOUTS
+from affinage.models.layout import LAYOUTS, dropout_settings
 from affinage.recipe import StudentSpec
 
 _DISTILBERT_NAMES = {
@@ -82,14 +82,7 @@ def student_masked_lm(teacher: PreTrainedModel, *, layers: int, dropout: float |
     """A randomly initialised model of the teacher's architecture and widths with another number of layers."""
     config: PretrainedConfig = teacher.config.__class__.from_dict(teacher.config.to_dict())
     setattr(config, LAYOUTS[config.model_type].num_hidden_layers, layers)
-    if dropout is not None:
-        names = (
-            ("dropout", "attention_dropout")
-            if config.model_type == "distilbert"
-            else ("hidden_dropout_prob", "attention_probs_dropout_prob")
-        )
-        for name in names:
-            setattr(config, name, dropout)
+    config.update(dropout_settings(config, dropout))
     return _from_config(config)
 
 

@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from affinage.errors import InputError
-from affinage.models.layout import layout_of, position_offset
+from affinage.models.layout import dropout_settings, layout_of, position_offset
 from affinage.models.shipped import located
 
 Kind = Literal["sequence", "pair", "token", "span"]
@@ -75,16 +75,21 @@ def load_masked_lm(name_or_path: str | Path, *, allow_fresh_head: bool = False) 
 
 
 def load_task_model(
-    name_or_path: str | Path, kind: Kind, *, labels: Sequence[str] | None = None, seed: int = 0
+    name_or_path: str | Path,
+    kind: Kind,
+    *,
+    labels: Sequence[str] | None = None,
+    seed: int = 0,
+    dropout: float | None = None,
 ) -> PreTrainedModel:
     """A model with the head of a task, in eval mode.
 
     `labels` given (empty for spans): to be fine-tuned; a head of as many outputs is kept, any other is new.
-    None: a fine-tuned model is expected.
+    None: a fine-tuned model is expected. `dropout`: of hidden states and attention, while training; None: as it comes.
 
     Raises: InputError where the model cannot be read, or its head would be freshly initialised though `labels` is None.
     """
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = {} if dropout is None else dropout_settings(read_config(name_or_path), dropout)
     if labels:
         settings["id2label"] = dict(enumerate(labels))
         settings["label2id"] = {label: i for i, label in enumerate(labels)}
@@ -92,7 +97,7 @@ def load_task_model(
         refuse_other_head(name_or_path, kind)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model, fresh = _load(_CLASSES[kind], name_or_path, **settings)
+        model, fresh = _load(_CLASSES[kind], name_or_path, ignore_mismatched_sizes=bool(labels), **settings)
     if labels is None and fresh:
         raise InputError(
             f"model '{name_or_path}' is not fine-tuned for this: {_some(fresh)} would start at random; "
@@ -153,7 +158,6 @@ def _load(auto_class: Any, name_or_path: str | Path, **settings: Any) -> tuple[P
             dtype=torch.float32,
             use_safetensors=True,  # a pickle can run code
             output_loading_info=True,
-            ignore_mismatched_sizes=bool(settings),
             **settings,
         )
 

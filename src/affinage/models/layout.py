@@ -40,6 +40,8 @@ class Layout:
     """config entry for the number of layers"""
     intermediate_size: str = "intermediate_size"
     """config entry for the width of the feed-forward network"""
+    dropouts: tuple[str, ...] = ("hidden_dropout_prob", "attention_probs_dropout_prob")
+    """config entries for the dropout of hidden states and of attention"""
 
 
 _BERT_LAYER = {
@@ -69,7 +71,7 @@ def _roberta(model_type: str) -> Layout:
         model_type=model_type,
         **_embeddings("roberta"),  # type: ignore[arg-type]
         layers="roberta.encoder.layer",
-        **_BERT_LAYER,
+        **_BERT_LAYER,  # type: ignore[arg-type]
         head_dense="lm_head.dense",
         head_norm="lm_head.layer_norm",
         decoder="lm_head.decoder",
@@ -86,7 +88,7 @@ LAYOUTS: dict[str, Layout] = {
         model_type="bert",
         **_embeddings("bert"),  # type: ignore[arg-type]
         layers="bert.encoder.layer",
-        **_BERT_LAYER,
+        **_BERT_LAYER,  # type: ignore[arg-type]
         head_dense="cls.predictions.transform.dense",
         head_norm="cls.predictions.transform.LayerNorm",
         decoder="cls.predictions.decoder",
@@ -112,6 +114,7 @@ LAYOUTS: dict[str, Layout] = {
         positions_after_pad=False,
         num_hidden_layers="n_layers",
         intermediate_size="hidden_dim",
+        dropouts=("dropout", "attention_dropout"),
     ),
 }
 
@@ -140,6 +143,11 @@ def position_offset(config: PretrainedConfig) -> int:
 def depth_of(config: PretrainedConfig) -> int:
     """Number of layers, whatever the architecture calls it."""
     return int(getattr(config, layout_of(config).num_hidden_layers))
+
+
+def dropout_settings(config: PretrainedConfig, rate: float | None) -> dict[str, float]:
+    """Config entries that give hidden states and attention the dropout `rate`; none where it is None."""
+    return {} if rate is None else dict.fromkeys(layout_of(config).dropouts, rate)
 
 
 def widths_of(config: PretrainedConfig) -> dict[str, int]:

@@ -23,8 +23,14 @@ class ModelEntry(_Part):
     hidden_size: int | None = None
     size_bytes: int
     """of the weights as stored, or 4 bytes a parameter where they are not on disk"""
+    stored_as: str | None = None
+    """precision of the stored weights: fp32, fp16, bf16, or several joined by `and`; None where it is not known"""
     base: str | None = None
     """the model it was fine-tuned or distilled from"""
+
+    def stored(self) -> tuple[str, str]:
+        """What a person is shown of its weights: MB, which say nothing without the precision, and that."""
+        return f"{self.size_bytes / 1e6:,.1f}", self.stored_as or "unknown"
 
 
 class Score(_Part):
@@ -227,8 +233,8 @@ class Report(_Part):
             return report_markdown(self)
         blocks = []
         if self.models:
-            rows = [(m.name, str(m.layers), f"{m.parameters:,}", f"{m.size_bytes / 1e6:.1f}") for m in self.models]
-            blocks.append(markdown(("model", "layers", "parameters", "MB"), rows))
+            rows = [(m.name, str(m.layers), f"{m.parameters:,}", *m.stored()) for m in self.models]
+            blocks.append(markdown(("model", "layers", "parameters", "MB stored", "stored as"), rows))
         if self.scores:
             columns = ("model", "task", "part", "metric", "score %", "95 % interval", "baseline %", "n", "seeds")
             blocks.append(markdown(columns, [_score_row(score) for score in self.scores]))

@@ -64,14 +64,18 @@ def structure_table(report: Report) -> Table:
                 str(model.layers),
                 "" if model.hidden_size is None else f"{model.hidden_size:,}",
                 f"{model.parameters:,}",
-                f"{model.size_bytes / 1e6:,.1f}",
+                *model.stored(),
                 "1" if not place else "not measured" if speedup is None else times(speedup),
             )
         )
     measured = next((s for m in report.models if (s := headline_speedup(report, m.name))), None)
-    notes = (f"Speed-up: {conditions(report, measured)}; 95 % interval over paired rounds.",) if measured else ()
-    columns = ("model", ">layers", ">hidden size", ">parameters", ">MB", ">speed-up")
-    return Table("Table 1. Structure and speed", columns, tuple(rows), notes)
+    notes = [f"Speed-up: {conditions(report, measured)}; 95 % interval over paired rounds."] if measured else []
+    kinds = {model.stored_as for model in report.models}
+    if len(report.models) > 1 and (len(kinds) > 1 or None in kinds):
+        alike = ", ".join(f"{model.name} {4 * model.parameters / 1e6:,.1f}" for model in report.models)
+        notes.append(f"MB stored are not to be compared: the precision differs or is unknown. In fp32: {alike} MB.")
+    columns = ("model", ">layers", ">hidden size", ">parameters", ">MB stored", "stored as", ">speed-up")
+    return Table("Table 1. Structure and speed", columns, tuple(rows), tuple(notes))
 
 
 def score_table(report: Report) -> Table:

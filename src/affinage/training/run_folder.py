@@ -1,4 +1,4 @@
-"""Where a run works, resumes and ends: aside in `OUT.partial`, renamed to `OUT` when it is whole."""
+"""Where a run works, and perhaps resumes: aside, in a folder that is renamed to `OUT` when it is whole."""
 
 import json
 import os
@@ -86,8 +86,7 @@ class RunFolder:
         for path in aside.rglob("*"):
             if path.is_file():
                 path.chmod(readable)  # safetensors writes for the owner alone
-                with path.open("rb") as stream:
-                    os.fsync(stream.fileno())
+        _make_durable(aside)
         if self.overwrite and self.out.exists():
             old = self.partial / "replaced"
             shutil.rmtree(old, ignore_errors=True)
@@ -95,6 +94,35 @@ class RunFolder:
         aside.rename(self.out)
         shutil.rmtree(self.partial)
         return self.out
+
+
+@contextmanager
+def written_aside(out: Path | str, *, overwrite: bool = False) -> Iterator[Path]:
+    """For a run that does not resume: a folder to fill, which is `out` once the block is through.
+
+    Whatever ends the block before leaves nothing behind, and what stood at `out` in its place.
+
+    Raises: InputError where `out` exists, or cannot be written beside.
+    """
+    refuse_existing(out, overwrite=overwrite)
+    out = Path(out)
+    work = out.with_name(f"{out.name}.{os.getpid()}.partial")
+    aside, old = work / "final", work / "replaced"
+    try:
+        work.mkdir(parents=True)
+        aside.mkdir()
+    except OSError as error:
+        raise InputError(f"output folder '{out}' cannot be made: {error.strerror or error}") from None
+    try:
+        yield aside
+        _make_durable(aside)
+        if overwrite and out.exists():
+            out.rename(old)
+        aside.rename(out)
+    finally:
+        if old.exists() and not out.exists():
+            old.rename(out)
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def refuse_existing(out: Path | str, *, overwrite: bool) -> None:
@@ -109,6 +137,14 @@ def refuse_existing(out: Path | str, *, overwrite: bool) -> None:
             raise InputError(f"output folder '{out}' exists; choose another --out, or replace it with --overwrite")
     except OSError as error:
         raise InputError(f"output folder '{out}' cannot be made: {error.strerror or error}") from None
+
+
+def _make_durable(folder: Path) -> None:
+    """Let what was written reach the disk before a name says that it is whole."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as stream:
+                os.fsync(stream.fileno())
 
 
 def _is_json(path: Path) -> bool:

@@ -8,14 +8,11 @@ from pathlib import Path
 from transformers import TrainerCallback
 
 from affinage.data.examples import Example, PairExample, SpanExample, TextExample, TokenExample
-from affinage.data.task import Task
-from affinage.evaluation.evaluator import Prediction, references
-from affinage.evaluation.example_scores import ExampleScores, PartScores, references_fingerprint, write_example_scores
+from affinage.evaluation.evaluator import Prediction, references, score_predictions
+from affinage.evaluation.example_scores import ExampleScores, write_example_scores
 from affinage.evaluation.footprint import model_entry
-from affinage.evaluation.intervals import bootstrap_interval
-from affinage.evaluation.metrics import metric
 from affinage.models.frozen_embeddings import load_frozen_embeddings
-from affinage.report.report import Report, Score
+from affinage.report.report import Report
 from affinage.training.processes import processes
 from affinage.training.run_folder import refuse_existing
 from affinage.workflows.task_run import read_task_run, train_task_model
@@ -62,15 +59,14 @@ def baseline(
     split, examples = ("test", run.data.test) if run.data.test else (run.data.valid_split, run.data.valid)
     learned = run.evaluate(final, examples, name="frozen embeddings", split=split)
     simple = majority(run.data.train, examples, labels)
-    scores, rows = _scored(run.task, simple, examples, name="majority", split=split)
-    # `baseline` of a score is what it must be measured from; these are themselves that.
-    learned_scores = tuple(score.model_copy(update={"baseline": None}) for score in learned.scores)
-    if learned_scores[0].value > scores[0].value:
+    scores, rows = score_predictions(run.task, simple, references(examples), name="majority", split=split)
+    if learned.scores[0].value > scores[0].value:
         rows = learned.examples
     report = Report(
         command="baseline",
         models=(model_entry(final, name="frozen embeddings", path=out, base=model),),
-        scores=(*scores, *learned_scores),
+        # `baseline` of a score is what it must be measured from; these are themselves that.
+        scores=tuple(score.model_copy(update={"baseline": None}) for score in (*scores, *learned.scores)),
         training=trained,
         provenance=run.provenance(command or f"affinage baseline {model} --task {task} --data {data} --out {out}"),
     )
@@ -101,27 +97,3 @@ def majority(train: Sequence[Example], examples: Sequence[Example], labels: Sequ
             case SpanExample():
                 predicted.append("")
     return predicted
-
-
-def _scored(
-    task: Task, predicted: Sequence[Prediction], examples: Sequence[Example], *, name: str, split: str
-) -> tuple[tuple[Score, ...], PartScores]:
-    """The scores of predictions that no model made, and their rows."""
-    expected = references(examples)
-    scores, rows = [], {}
-    for measure in map(metric, task.metrics):
-        rows[measure.name] = measure.rows(predicted, expected)
-        low, high = bootstrap_interval(measure, predicted, expected)
-        scores.append(
-            Score(
-                model=name,
-                task=task.name,
-                metric=measure.name,
-                value=measure.score(predicted, expected),
-                low=low,
-                high=high,
-                n=len(examples),
-                split=split,
-            )
-        )
-    return tuple(scores), PartScores(references_fingerprint(expected), rows)

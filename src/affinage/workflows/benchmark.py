@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -22,7 +21,7 @@ from affinage.runtime.forward import Forward, TorchForward
 from affinage.runtime.fresh import FreshCost, fresh_cost
 from affinage.runtime.inputs import check_count
 from affinage.runtime.workload import Padded, mixed_sha256
-from affinage.training.run_folder import RunFolder, refuse_existing
+from affinage.training.run_folder import refuse_existing, written_aside
 from affinage.workflows.benchmark_plan import SEED, Cell, plan
 
 LENGTHS = (16, 64, 128, 384)
@@ -71,10 +70,7 @@ def benchmark(
     log.info("%s on the CPU, %d thread%s", _ENGINE.engine, threads, "s" * (threads > 1))
 
     with ExitStack() as stack:
-        folder = None
-        if out is not None:
-            folder = RunFolder.open(out, identity={"verb": "benchmark"}, overwrite=overwrite)
-            stack.callback(shutil.rmtree, folder.partial, ignore_errors=True)
+        folder = None if out is None else stack.enter_context(written_aside(out, overwrite=overwrite))
         loaded = [stack.enter_context(_ENGINE.load(model, threads=threads)) for model in models]
         bar = stack.enter_context(_Bar(len(models) + len(cells) + 1, quiet=quiet))
         fresh = []
@@ -106,7 +102,7 @@ def benchmark(
             ),
         )
         if folder is not None:
-            folder.finish(partial(_write, report))
+            _write(report, folder)
     return report
 
 

@@ -86,6 +86,7 @@ def plan(models: Sequence[str | Path], lengths: Sequence[int], *, batch_size: in
                 layers=shape.layers,
                 hidden_size=shape.hidden_size,
                 size_bytes=shape.size_bytes,
+                stored_as=shape.stored_as,
                 base=_base(model),
             )
             for name, model, shape in zip(names, models, shapes, strict=True)

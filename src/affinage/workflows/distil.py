@@ -14,6 +14,7 @@ from affinage.errors import InputError
 from affinage.evaluation.footprint import model_entry
 from affinage.models.checkpoint import check_fit, load_masked_lm, load_tokenizer, max_length, weights_fingerprint
 from affinage.models.layout import depth_of
+from affinage.models.shipped import located
 from affinage.recipe import Recipe
 from affinage.report.provenance import provenance
 from affinage.report.report import Report
@@ -83,7 +84,7 @@ def distil(
         command="distil",
         models=(
             model_entry(student, name="student", path=out, base=teacher),
-            model_entry(frozen, name="teacher", path=teacher),
+            model_entry(frozen, name="teacher", path=teacher, folder=located(teacher)),
         ),
         training=run,
         provenance=provenance(

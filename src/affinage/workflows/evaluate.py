@@ -15,6 +15,7 @@ from affinage.errors import InputError
 from affinage.evaluation.evaluator import evaluate_model, model_labels
 from affinage.evaluation.footprint import model_entry
 from affinage.models.checkpoint import check_fit, load_task_model, load_tokenizer, max_length, read_config, task_of
+from affinage.models.shipped import located
 from affinage.recipe import Recipe, Training
 from affinage.report.provenance import provenance
 from affinage.report.report import Report
@@ -76,7 +77,7 @@ def evaluate(
         log.info("%d of %d texts are longer than %d tokens: truncated", result.truncated, len(examples), length)
     return Report(
         command="evaluate",
-        models=(model_entry(network, name=Path(model).name, path=model),),
+        models=(model_entry(network, name=Path(model).name, path=model, folder=located(model)),),
         scores=result.scores,
         provenance=provenance(
             command=command or f"affinage evaluate {model} --task {name} --data {data}",

@@ -44,7 +44,9 @@ def finetune(
     refuse_existing(out, overwrite=overwrite)
     run = read_task_run(model, task=task, data=data, recipe=recipe, overrides=overrides, columns=columns)
     kind, name = run.task.kind, Path(out).name
-    network = load_task_model(model, kind, labels=run.data.labels, seed=run.training.seed)
+    network = load_task_model(
+        model, kind, labels=run.data.labels, seed=run.training.seed, dropout=run.recipe.student.dropout
+    )
     if type(network).__name__ not in (run.config.architectures or ()):
         outputs = ", ".join(run.data.labels) or "start and end of a span"
         log.info("the head of %s is freshly initialised: %s", type(network).__name__, outputs)

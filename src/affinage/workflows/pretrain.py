@@ -7,9 +7,9 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, set_seed
 
-from affinage.data.corpus import corpus_files, corpus_lines, fingerprint, spread
+from affinage.data.corpus import corpus_files, fingerprint
 from affinage.data.pieces import parts_in
-from affinage.data.vocabulary import train_unigram
+from affinage.data.vocabulary import train_vocabulary
 from affinage.distillation.objective import Objective, build_losses
 from affinage.errors import InputError
 from affinage.evaluation.footprint import model_entry
@@ -56,7 +56,7 @@ def pretrain(
     files = corpus_files(corpus)
     if plan.student.tokenizer is None and init_from is None:
         raise InputError("student.tokenizer is null: without --from there is no vocabulary to use")
-    source = None if init_from is None else _source(init_from)
+    source = None if init_from is None else read_source(init_from)
     _check_shape(plan.student, stage.training.row_length, source)
     data = {str(file): fingerprint(file) for file in files}
     identity = {
@@ -71,19 +71,9 @@ def pretrain(
         with folder.preparing():
             tokenizer = _tokenizer(plan.student, files, folder, source)
     set_seed(stage.training.seed)
-    model = fresh_masked_lm(plan.student, tokenizer, like=source and source[0].config)
-    if source is not None:
-        old, old_tokenizer, has_head = source
-        if not has_head:
-            log.info("model '%s' has no vocabulary head: it starts at random", init_from)
-        pieces = None if plan.student.tokenizer is None else parts_in(old_tokenizer, tokenizer)
-        transfer_(
-            old,
-            model,
-            layers=layer_map(plan.student.layers, depth_of(old.config), depth_of(model.config)),
-            pieces=pieces,
-            head=has_head,
-        )
+    if source is not None and not source[2]:
+        log.info("model '%s' has no vocabulary head: it starts at random", init_from)
+    model = initial_model(plan.student, tokenizer, source)
     check_fit(tokenizer, model.config, where=out)
     with folder.preparing():
         rows = corpus_rows(files, tokenizer, stage, folder=folder.partial / "tokens")
@@ -119,11 +109,32 @@ Source = tuple[PreTrainedModel, PreTrainedTokenizerFast, bool]
 """A model to start from, its tokenizer, and whether it has a vocabulary head of its own."""
 
 
-def _source(name: str | Path) -> Source:
+def read_source(name: str | Path) -> Source:
+    """A model folder or hub name to start from. Raises: InputError where it cannot be used."""
     model, has_head = load_masked_lm(name, allow_fresh_head=True)
     tokenizer = load_tokenizer(name)
     check_fit(tokenizer, model.config, where=name)
     return model, tokenizer, has_head
+
+
+def initial_model(spec: StudentSpec, tokenizer: PreTrainedTokenizerFast, source: Source | None) -> PreTrainedModel:
+    """The model that training begins with: random, or of the layers and embeddings of `source`.
+
+    With a `spec.tokenizer` the vocabulary is a new one, whose embeddings are built from the source's; else it is the
+    source's. What the source lacks (a vocabulary head) stays random.
+    """
+    if source is None:
+        return fresh_masked_lm(spec, tokenizer)
+    old, old_tokenizer, has_head = source
+    model = fresh_masked_lm(spec, tokenizer, like=old.config)
+    transfer_(
+        old,
+        model,
+        layers=layer_map(spec.layers, depth_of(old.config), depth_of(model.config)),
+        pieces=None if spec.tokenizer is None else parts_in(old_tokenizer, tokenizer),
+        head=has_head,
+    )
+    return model
 
 
 def _check_shape(spec: StudentSpec, row_length: int, source: Source | None) -> None:
@@ -153,10 +164,7 @@ def _tokenizer(
         return source[1]
     kept = folder.partial / "tokenizer"
     if not kept.is_dir():
-        log.info("training a vocabulary of %d pieces", spec.tokenizer.vocab_size)
-        total = sum(len(line.encode()) for line in corpus_lines(files))
-        share = min(1.0, spec.tokenizer.training_bytes / max(total, 1))
-        tokenizer = train_unigram(spread(corpus_lines(files), share), spec.tokenizer, max_length=spec.max_length or 512)
+        tokenizer = train_vocabulary(files, spec.tokenizer, max_length=spec.max_length or 512)
         aside = folder.partial / "tokenizer.tmp"
         tokenizer.save_pretrained(aside)
         aside.rename(kept)

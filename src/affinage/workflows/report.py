@@ -2,8 +2,6 @@
 
 import hashlib
 import logging
-import os
-import shutil
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,7 +12,7 @@ from affinage.report.html import report_html
 from affinage.report.provenance import provenance
 from affinage.report.report import Comparison, Cost, Latency, Report, Score, Source, Speedup
 from affinage.report.tables import report_markdown
-from affinage.training.run_folder import refuse_existing
+from affinage.training.run_folder import refuse_existing, written_aside
 from affinage.workflows.compare import compare
 from affinage.workflows.found import SCORED, TIMED, TRAINED, Found
 from affinage.workflows.systems import Systems, gather
@@ -44,19 +42,8 @@ def make_report(
         if Path(folder).resolve().is_relative_to(out.resolve()):
             raise InputError(f"output folder '{out}' holds '{folder}', which is to be read; choose another --out")
     report = collect(folders, reference=reference, command=command or _command(folders, out, reference))
-    aside, old = (out.with_name(f"{out.name}.{os.getpid()}.{what}") for what in ("partial", "replaced"))
-    try:
-        aside.mkdir(parents=True)
-    except OSError as error:
-        raise InputError(f"output folder '{out}' cannot be made: {error.strerror or error}") from None
-    try:
+    with written_aside(out, overwrite=overwrite) as aside:
         write_report_files(report, aside)
-        if out.exists():
-            out.rename(old)
-        aside.rename(out)
-    finally:
-        for folder in (aside, old):
-            shutil.rmtree(folder, ignore_errors=True)
     return report
 
 

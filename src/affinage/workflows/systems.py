@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from affinage.errors import InputError, unknown
+from affinage.evaluation.weight_files import stored_as, stored_bytes
 from affinage.report.report import ModelEntry
 from affinage.workflows.found import (
     SCORED,
@@ -118,13 +119,20 @@ def _models(found: Sequence[Found], names: Sequence[str]) -> dict[str, ModelEntr
         if one.command in TRAINED and entries:
             if name in own:
                 raise InputError(f"'{own[name].path}' and '{one.path}' are both called '{name}'; report on them apart")
-            own[name] = entries[0].model_copy(update={"path": str(one.path)})
+            own[name] = _as_stored(entries[0], one.path).model_copy(update={"path": str(one.path)})
             told.setdefault(name, own[name])
             for teacher in entries[1:]:
                 told.setdefault(system_name(teacher.path), teacher)
         elif one.command == "finetune":
-            told.setdefault(name, entries[0].model_copy(update={"path": one.base, "base": None}))
+            stored = _as_stored(entries[0], one.path)
+            told.setdefault(name, stored.model_copy(update={"path": one.base, "base": None}))
     return {name: own.get(name, entry).model_copy(update={"name": name}) for name, entry in told.items()}
+
+
+def _as_stored(entry: ModelEntry, folder: Path) -> ModelEntry:
+    """Size and precision of the weights that lie in the folder; as the run noted them where none do."""
+    size = stored_bytes(folder)
+    return entry.model_copy(update={"size_bytes": size, "stored_as": stored_as(folder)}) if size else entry
 
 
 def _timed(found: Sequence[Found], names: Sequence[str], models: dict[str, ModelEntry]) -> dict[str, str]:

@@ -15,10 +15,11 @@ from affinage.data.encoding import Row
 from affinage.data.examples import Example
 from affinage.data.features import encode, fitted, stride_for, targets
 from affinage.data.task import Task, load_task
+from affinage.errors import InputError
 from affinage.evaluation.evaluator import Evaluation, evaluate_model, pad_id, predict_rows, references, takes_types
 from affinage.evaluation.metrics import metric
 from affinage.models.checkpoint import check_fit, load_tokenizer, max_length, read_config, weights_fingerprint
-from affinage.recipe import Recipe, Training
+from affinage.recipe import Recipe, StudentSpec, Training
 from affinage.report.provenance import provenance
 from affinage.report.report import Provenance, TrainingRun
 from affinage.training.allocator import keep_big_buffers
@@ -114,6 +115,7 @@ def read_task_run(
     wanted = load_task(task)
     plan = Recipe.load(recipe, overrides)
     training = plan.only_stage("finetune").training
+    _refuse_shape(plan.student)
     computes_in_bf16(training.precision)
     config = read_config(model)
     tokenizer = load_tokenizer(model)
@@ -188,6 +190,13 @@ def train_task_model(
         held_out={} if trainer.state.best_metric is None else {run.task.metrics[0]: trainer.state.best_metric},
         curves=curves(trainer.state.log_history, {"loss": "cross_entropy"}),
     )
+
+
+def _refuse_shape(spec: StudentSpec) -> None:
+    """Raises: InputError where the recipe asks for another shape than that of the model."""
+    asked = [key for key, value in spec if key != "dropout" and value != StudentSpec.model_fields[key].default]
+    if asked:
+        raise InputError(f"student.{asked[0]}: fine-tuning keeps the model's shape; of student only dropout can be set")
 
 
 def _row_length(training: Training, limit: int, model: str | Path) -> int:
