@@ -5,6 +5,7 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 fr=$(cd "$1" && pwd) work=$2
 mkdir -p "$work/logs" && cd "$work"
+cores=$(nproc) # before OMP_NUM_THREADS, which it heeds
 export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 for set in sentiment/reviews ner/wikineural nli/xnli qa/piaf; do ln -sfn "$fr/$set" "${set#*/}"; done
 for system in teacher student; do
@@ -36,7 +37,7 @@ jobs() { # the longest first
     done
   done
 }
-jobs | xargs -d '\n' -P "$(nproc)" -I{} bash -c '{}'
+jobs | xargs -d '\n' -P "$cores" -I{} bash -c '{}'
 unset OMP_NUM_THREADS MKL_NUM_THREADS
 [ -d benchmark ] || affinage benchmark teacher student --out benchmark
 rm -rf report

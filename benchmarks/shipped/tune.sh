@@ -4,6 +4,7 @@
 set -euo pipefail
 fr=$(cd "$1" && pwd) work=$2
 mkdir -p "$work/logs" "$work/valid" && cd "$work"
+cores=$(nproc) # before OMP_NUM_THREADS, which it heeds
 export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 for set in sentiment/reviews ner/wikineural nli/xnli qa/piaf; do # without their test parts
   mkdir -p "valid/${set#*/}"
@@ -24,7 +25,7 @@ jobs() { # a third of the steps of run.sh; all of them in NLI, which is at chanc
     job ner wikineural 96 480 $rate
   done
 }
-jobs | xargs -d '\n' -P "$(nproc)" -I{} bash -c '{}'
+jobs | xargs -d '\n' -P "$cores" -I{} bash -c '{}'
 for report in tune-*/report.json; do
   python -c "import json, sys; score = json.load(open(sys.argv[1]))['scores'][0]; print(sys.argv[1].split('/')[0], score['split'], score['metric'], round(score['value'], 4), 'n', score['n'])" "$report"
 done

@@ -1,7 +1,7 @@
-"""Puts a trained model where it ships: ship.py RUN PREPARED NAME --notes FILE --losses FILE …
+"""Puts a trained model where it ships: ship.py RUN NAME --notes FILE --losses FILE …
 
 Writes src/affinage/assets/models/NAME: fp16 weights, tokenizer, report.json and card. RUN is what train.py or
-`affinage distil` wrote, PREPARED the folder that prepare.py wrote (its held-out part gives the pseudo-perplexity).
+`affinage distil` wrote.
 """
 
 import argparse
@@ -11,9 +11,7 @@ from pathlib import Path
 
 import torch
 
-from affinage.data.tokens import TokenStore
 from affinage.evaluation.footprint import model_entry
-from affinage.evaluation.pseudo_perplexity import pseudo_perplexity
 from affinage.models.checkpoint import load_masked_lm, load_tokenizer
 from affinage.report.card import model_card
 from affinage.report.provenance import provenance
@@ -50,19 +48,21 @@ def of_affinage(run: Path) -> tuple[TrainingRun, str]:
 
 
 def main(
-    run: Path, prepared: Path, name: str, *, base: str, notes: Path, scores: Path | None, losses: Path, provisional: bool
+    run: Path,
+    name: str,
+    *,
+    base: str,
+    notes: Path,
+    scores: Path | None,
+    losses: Path,
+    provisional: bool,
 ) -> None:
     trained = run / "model" if (run / "model").is_dir() else run
     training, command = of_train_py(run) if (run / "log.jsonl").is_file() else of_affinage(run)
     model, _ = load_masked_lm(trained)
     tokenizer = load_tokenizer(trained)
-    held_out = {
-        "mlm": json.loads(losses.read_text(encoding="utf-8"))["running_text"]["mlm"],
-        "pseudo_perplexity": pseudo_perplexity(
-            model, tokenizer, TokenStore.build([], tokenizer, prepared / "held_out-store")
-        ),
-    }
-    training = training.model_copy(update={"held_out": held_out})
+    measured = json.loads(losses.read_text(encoding="utf-8"))["running_text"]
+    training = training.model_copy(update={"held_out": {key: measured[key] for key in ("mlm", "pseudo_perplexity")}})
     out = MODELS / name
     shutil.rmtree(out, ignore_errors=True)
     model.to(torch.float16).save_pretrained(out)
@@ -98,7 +98,6 @@ def main(
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
-    parser.add_argument("prepared", type=Path)
     parser.add_argument("name", choices=["teacher", "student"])
     parser.add_argument("--base", default=MINILM)
     parser.add_argument("--notes", type=Path, required=True, help="Markdown for the card: corpus, vocabulary, limits")
@@ -106,4 +105,4 @@ if __name__ == "__main__":
     parser.add_argument("--scores", type=Path, help="a report of `affinage report` whose scores go into the card")
     parser.add_argument("--provisional", action="store_true")
     given = vars(parser.parse_args())
-    main(given.pop("run"), given.pop("prepared"), given.pop("name"), **given)
+    main(given.pop("run"), given.pop("name"), **given)

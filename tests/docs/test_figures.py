@@ -61,7 +61,7 @@ def test_no_measured_figure_stands_outside_the_markers(language: str) -> None:
         (
             "fr",
             (
-                "| modèle | couches | largeur | paramètres | Mo | ",
+                "| modèle | couches | largeur | paramètres | Mo enregistrés | en | ",
                 "| professeur | 12 | 384 | 17\u202f153\u202f920 | 34,3 | ",
                 "| élève | 3 | 384 | 11\u202f830\u202f528 | 23,7 | ",
                 " | 1,93 (1,84 à 1,97) |",
