@@ -149,5 +149,5 @@ def test_more_minutes_never_train_less(teacher: Path, data: Path, monkeypatch: p
     for short, long in pairwise(plans):
         assert long.distil_steps >= short.distil_steps
         assert all(long.tune_steps[task] >= steps for task, steps in short.tune_steps.items())
-    assert plans[-1].tune_steps == {"sentiment": 4, "ner": 7}  # all the epochs there are: 8 and 14 of 8 rows by 16
+    assert plans[-1].tune_steps == {"sentiment": 2, "ner": 8}  # all the epochs there are: 4 and 16 of 8 rows by 16
     assert plans[2].distil_steps == int((600 - 60 - 2 * 12) * 0.25 * 100 / 1.5 / 500)

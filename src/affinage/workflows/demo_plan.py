@@ -43,10 +43,10 @@ class Tuning:
 
 
 TUNING: Mapping[str, Tuning] = {
-    "sentiment": Tuning(8, 2e-4, 128),
-    "ner": Tuning(14, 4e-4, 96),
-    "nli": Tuning(5, 2e-4, 96),
-    "qa": Tuning(6, 3e-4, 288, batch=8),
+    "sentiment": Tuning(4, 2e-4, 128),
+    "ner": Tuning(16, 4e-4, 96),
+    "nli": Tuning(4, 2e-4, 96),
+    "qa": Tuning(3, 3e-4, 288, batch=8),
 }
 
 
