@@ -147,6 +147,40 @@ def test_chunks_change_neither_value_nor_gradient(name: str, entries: int, monke
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("entries", [1, VOCABULARY * 2, VOCABULARY * 100])
+def test_several_losses_at_once_are_their_weighted_sum(entries: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At all tokens, at some, at none of a chunk, in any order; against plain autograd."""
+    monkeypatch.setattr(vocabulary, "CHUNK_ENTRIES", entries)
+    batch = batch_with("padded")
+    base, teacher = signals(1, batch), signals(2, batch)
+    assert base.head_input is not None and base.head_weight is not None and base.head_bias is not None
+    named = [("soft_kl", {}), ("mlm", {}), ("soft_jensen_shannon", {"tokens": "masked"})]
+    for order in ([0, 1, 2], [2, 1, 0], [1]):
+        losses = [distillation_losses.build(*named[k]) for k in order]
+        scales = torch.tensor([0.5, -0.2, 3.0])[: len(order)]
+        results = []
+        for joint in (True, False):
+            leaves = [t.clone().requires_grad_() for t in (base.head_input, base.head_weight, base.head_bias)]
+            student = replace(base, **dict(zip(HEAD, leaves, strict=True)))
+            if joint:
+                weighted, totals = vocabulary.vocabulary_sums(losses, student, teacher, batch, scales)  # type: ignore[arg-type]
+            else:
+                each = [plain_at(loss, leaves, teacher, batch) for loss in losses]
+                weighted, totals = sum(s * t for s, t in zip(scales, each, strict=True)), torch.stack(each).detach()
+            results.append((weighted.detach(), totals, *torch.autograd.grad(weighted, leaves)))
+        for ours, theirs in zip(*results, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def plain_at(loss: Any, leaves: list[Tensor], teacher: Signals, batch: Batch) -> Tensor:
+    """`plain` at the places of the loss alone."""
+    taken = loss.positions(batch)[batch.mask]
+    assert teacher.head_input is not None and batch.labels is not None
+    part = replace(teacher, head_input=teacher.head_input[taken])
+    there = replace(batch, mask=loss.positions(batch))
+    return plain(loss, [leaves[0][taken], *leaves[1:]], part, there)
+
+
 HEAD = ("head_input", "head_weight", "head_bias")
 
 

@@ -175,11 +175,14 @@ def test_packed_and_padded_training_give_the_same_losses_and_gradients(architect
     results = []
     for batch in (labelled(*packed(parts, pad_id)), labelled(ids, mask.long())):
         student.zero_grad()
-        sums, counts = objective(**batch), objective.counts(batch)
+        counts = objective.counts(batch)
+        loss, sums = objective(**batch, scales=objective.weights / counts)
         assert counts.tolist()[:2] == [int(mask.sum())] * 2 and 0 < counts[2] < counts[0]
-        (objective.weights * sums / counts).sum().backward()
+        assert not sums.requires_grad
+        torch.testing.assert_close(loss, (objective.weights * sums / counts).sum())
+        loss.backward()
         gradients = {name: p.grad.clone() for name, p in student.named_parameters() if p.grad is not None}
-        results.append((sums.detach(), gradients))
+        results.append((sums, gradients))
     (sums, ours), (same_sums, theirs) = results
     torch.testing.assert_close(sums, same_sums, rtol=1e-4, atol=1e-5)
     assert ours.keys() == theirs.keys() and len(ours) > 60
@@ -194,7 +197,7 @@ def test_the_losses_are_those_of_stock_logits() -> None:
     ids, mask = padded(texts("camembert"), 1)
     batch = labelled(ids, mask.long())
     with torch.no_grad():
-        found = Objective(student, OBJECTIVE, teacher=teacher).eval()(**batch)
+        _, found = Objective(student, OBJECTIVE, teacher=teacher).eval()(**batch)
         ours, theirs = (m(ids, attention_mask=mask.long(), output_hidden_states=True) for m in (student, teacher))
     p, q = (m.logits[mask].double().div(2).softmax(-1) for m in (theirs, ours))
     a, b = (m.hidden_states[-1][mask].double() for m in (ours, theirs))

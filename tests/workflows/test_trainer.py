@@ -136,8 +136,9 @@ def test_a_step_follows_the_gradient_of_the_weighted_means(tmp_path: Path) -> No
     batches = [run.train_dataset.collate([run.train_dataset[item] for item in pair]) for pair in pairs(run)]
     before = weights(model)
     run.train()
-    sums, counts = (torch.stack([f(b) for b in batches]).sum(0) for f in (lambda b: reference(**b), reference.counts))
-    loss = sum(weight * total / count for weight, total, count in zip((0.5, 0.3, 0.2), sums, counts, strict=True))
+    counts = torch.stack([reference.counts(batch) for batch in batches]).sum(0)
+    # A mean over both batches: each batch's sum over the counts of both, for each loss on its own.
+    loss = sum(reference(**batch, scales=torch.tensor([0.5, 0.3, 0.2]) / counts)[0] for batch in batches)
     loss.backward()
     assert run.state.log_history[0]["loss"] == pytest.approx(loss.item(), rel=1e-4)
     for name, parameter in reference.student.named_parameters():
@@ -208,7 +209,7 @@ def test_evaluation_is_the_mean_over_the_held_out_rows_and_never_changes(tmp_pat
     assert first == second
     batch = run.eval_dataset.collate([run.eval_dataset[0, row] for row in range(len(run.eval_dataset))])
     with torch.no_grad():
-        means = model.eval()(**batch) / model.counts(batch)
+        means = model.eval()(**batch)[1] / model.counts(batch)
     for name, mean in zip(model.names, means.tolist(), strict=True):
         assert first[f"eval_{name}"] == pytest.approx(mean, rel=1e-4)
     assert first["eval_loss"] == pytest.approx(float(means @ torch.tensor([0.5, 0.3, 0.2])), rel=1e-4)
@@ -244,7 +245,7 @@ def test_the_objective_of_the_article_and_its_correction_go_down(recipe: str, tm
 def held_out_means(model: Objective, data: PackedRows) -> Tensor:
     model.eval()
     batch = data.collate([data[0, row] for row in range(len(data))])
-    return model(**batch) / model.counts(batch)
+    return model(**batch)[1] / model.counts(batch)
 
 
 # --- interruption and resume -----------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import affinage.losses  # noqa: F401  (registers every loss)
 from affinage.data.rows import to_batch
 from affinage.errors import InputError
 from affinage.losses.base import DistillationLoss, distillation_losses
+from affinage.losses.vocabulary import VocabularyLoss, vocabulary_sums
 from affinage.models.encoder import forward_masked_lm
 from affinage.recipe import Component
 from affinage.signals import Batch, Signals
@@ -62,13 +63,30 @@ class Objective(nn.Module):
         """Parameters the losses own; none of today's losses has any."""
         return {}
 
-    def forward(self, input_ids: Tensor, segments: Tensor, labels: Tensor) -> Tensor:
-        """(K,) sums of the losses over (B, T) inputs."""
+    def forward(
+        self, input_ids: Tensor, segments: Tensor, labels: Tensor, scales: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """() sum of scales[k] * total[k], with gradient, and the totals (K,) of the losses over (B, T) inputs, without.
+
+        `scales` (K,): the weights, already divided by what each loss is a mean over; None: the weights.
+        """
+        scales = self.weights if scales is None else scales
         batch = to_batch(input_ids, segments, labels)
         batch = replace(batch, selected=self._selected(batch))
         ours = forward_masked_lm(self.student, batch, self._needs)
         theirs = self._teacher_signals(batch)
-        return torch.stack([loss(ours, theirs, batch).total for loss in self._losses])
+        totals = torch.zeros_like(self.weights)
+        weighted = totals.new_zeros(())
+        joint = {k: loss for k, loss in enumerate(self._losses) if isinstance(loss, VocabularyLoss)}
+        if joint:
+            at = list(joint)
+            weighted, totals[at] = vocabulary_sums(list(joint.values()), ours, theirs, batch, scales[at])
+        for k, loss in enumerate(self._losses):
+            if k not in joint:
+                total = loss(ours, theirs, batch).total
+                weighted = weighted + scales[k] * total
+                totals[k] = total.detach()
+        return weighted, totals
 
     def _selected(self, batch: Batch) -> Tensor:
         """(B, T) bool: where any loss wants vocabulary logits; the head is computed nowhere else."""

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from affinage.losses.base import distillation_losses
-from affinage.losses.vocabulary import chunked_loss, logits_of, selected_rows
-from affinage.signals import IGNORED, Batch, Signals, Sum
+from affinage.losses.vocabulary import VocabularyLoss
+from affinage.signals import IGNORED, Batch
 
 Temperature = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -46,14 +46,13 @@ def soft_jensen_shannon(student: Tensor, teacher: Tensor, temperature: float) ->
 
 
 @dataclass(frozen=True)
-class _SoftLabels:
+class _SoftLabels(VocabularyLoss):
     """A loss between vocabulary distributions, summed over tokens."""
 
     temperature: Temperature = 2.0
     tokens: Literal["real", "masked"] = "real"
     """real: every token that is not padding, special tokens included; masked: only those the student must guess"""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"head"})
     teacher_needs: ClassVar[frozenset[str]] = frozenset({"head"})
 
     def positions(self, batch: Batch) -> Tensor:
@@ -64,17 +63,12 @@ class _SoftLabels:
         return batch.labels != IGNORED
 
     def per_token(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """(n,) of logits (n, V)."""
         raise NotImplementedError
 
-    def __call__(self, student: Signals, teacher: Signals, batch: Batch) -> Sum:
-        positions = self.positions(batch)
-        total = chunked_loss(
-            student,
-            selected_rows(positions, batch),
-            target=lambda rows: logits_of(teacher, rows).float(),
-            token_loss=lambda logits, targets: self.per_token(logits.float(), targets).sum(),
-        )
-        return Sum(total, positions.sum())
+    def value(self, student: Tensor, teacher: Tensor | None, labels: Tensor | None) -> Tensor:
+        assert teacher is not None
+        return self.per_token(student, teacher).sum()
 
 
 @distillation_losses.register("soft_kl", source="Hinton et al. 2015, arXiv:1503.02531; Sanh et al. 2019 (DistilBERT)")
@@ -84,6 +78,14 @@ class SoftKL(_SoftLabels):
 
     def per_token(self, student: Tensor, teacher: Tensor) -> Tensor:
         return soft_kl(student, teacher, self.temperature)
+
+    def of_logits(self, student: Tensor, teacher: Tensor | None, labels: Tensor | None) -> tuple[Tensor, Tensor]:
+        """In closed form, because it is computed at every token: the gradient is tau * (q - p)."""
+        assert teacher is not None
+        log_p, log_q = (log_softmax(logits / self.temperature, -1) for logits in (teacher, student))
+        p = log_p.exp()
+        value = self.temperature**2 * torch.linalg.vecdot(p, log_p.sub_(log_q)).sum()
+        return value, log_q.exp_().sub_(p).mul_(self.temperature)
 
 
 @distillation_losses.register("reverse_soft_kl", source="Delestre & Amar 2022, arXiv:2205.11111, eq. 10 as printed")

@@ -1,57 +1,78 @@
-"""How a loss on vocabulary logits never holds all of them: chunks of tokens, gradients at once."""
+"""Losses on vocabulary logits, several at once: the (n, V) logits are made in chunks, once for all of them."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from affinage.signals import Batch, Signals
+from affinage.signals import Batch, Signals, Sum
 
 CHUNK_ENTRIES = 8_000_000
 """Logits held at a time (tokens x vocabulary): 32 MB in float32."""
 
-TokenLoss = Callable[[Tensor, Tensor], Tensor]
-"""(n, V) student logits, (n, …) targets of the same tokens -> () sum over the tokens"""
 
-
-def selected_rows(positions: Tensor, batch: Batch) -> Tensor:
-    """Indices (n,) into the N head rows of `Signals.head_input` for the places `positions` (B, T) marks.
-
-    Raises: ValueError where a place has no head row: the objective selects the union of all losses' positions.
+class VocabularyLoss:
+    """A loss between vocabulary logits and what they should be, summed over tokens. Subclasses give `of_logits`, or
+    `value` alone, whose gradient is then autograd's.
     """
-    head = batch.head_positions
-    if bool((positions & ~head).any()):
-        raise ValueError("a loss asks for vocabulary logits where the forward pass computed none")
-    return positions[head].nonzero(as_tuple=True)[0]
+
+    needs: ClassVar[frozenset[str]] = frozenset({"head"})
+    teacher_needs: ClassVar[frozenset[str]] = frozenset()
+
+    def positions(self, batch: Batch) -> Tensor:
+        """(B, T) bool: the places this loss sums over."""
+        raise NotImplementedError
+
+    def value(self, student: Tensor, teacher: Tensor | None, labels: Tensor | None) -> Tensor:
+        """() sum over n tokens from float32 logits (n, V) and labels (n,); `teacher` is None unless it is needed."""
+        raise NotImplementedError
+
+    def of_logits(self, student: Tensor, teacher: Tensor | None, labels: Tensor | None) -> tuple[Tensor, Tensor]:
+        """`value` and its gradient (n, V) by the student's logits, a new tensor; nothing given is changed."""
+        logits = student.detach().requires_grad_()
+        with torch.enable_grad():
+            value = self.value(logits, teacher, labels)
+        (gradient,) = torch.autograd.grad(value, logits)
+        return value.detach(), gradient
+
+    def __call__(self, student: Signals, teacher: Signals, batch: Batch) -> Sum:
+        """The sum over `positions` and their number; the gradient reaches the student only."""
+        total, _ = vocabulary_sums((self,), student, teacher, batch, torch.ones(1))
+        return Sum(total, self.positions(batch).sum())
 
 
-def chunked_loss(student: Signals, rows: Tensor, target: Callable[[Tensor], Tensor], token_loss: TokenLoss) -> Tensor:
-    """() sum of `token_loss` over the head rows `rows` (n,).
+def vocabulary_sums(
+    losses: Sequence[VocabularyLoss], student: Signals, teacher: Signals, batch: Batch, scales: Tensor
+) -> tuple[Tensor, Tensor]:
+    """() sum of scales[k] * total[k], with gradient, and the totals (K,) without.
 
-    `target(chunk_of_rows)` gives what the loss compares with, without gradient. Equal in value and gradient to the
-    plain formula on all (n, V) logits; the memory is that of one chunk, and nothing is recomputed in the backward pass.
+    Equal in value and gradient to the plain formulas on all (n, V) logits, but a chunk of these exists at a time, each
+    is computed once for all losses, and nothing is recomputed in the backward pass: `scales` must therefore be known.
+
+    Raises: ValueError where a signal is missing, or a loss asks for a place that has no head row: the objective selects
+    the union of all losses' positions.
     """
     if student.head_input is None or student.head_weight is None:
         raise ValueError("a vocabulary loss needs head_input and head_weight")
     bias = student.head_bias
     if bias is None:
         bias = student.head_weight.new_zeros(student.head_weight.shape[0])
-    total: Tensor = _Chunked.apply(  # type: ignore[no-untyped-call]
-        student.head_input[rows], student.head_weight, bias, rows, target, token_loss
+    head = batch.head_positions
+    places = [loss.positions(batch) for loss in losses]
+    if any(bool((positions & ~head).any()) for positions in places):
+        raise ValueError("a loss asks for vocabulary logits where the forward pass computed none")
+    rows = torch.stack([positions[head] for positions in places])
+    labels = None if batch.labels is None else batch.labels[head]
+    weighted, totals = _Sums.apply(  # type: ignore[no-untyped-call]
+        student.head_input, student.head_weight, bias, losses, rows, teacher, labels, scales
     )
-    return total
+    return weighted, totals
 
 
-def logits_of(signals: Signals, rows: Tensor) -> Tensor:
-    """(n, V) vocabulary logits of the head rows `rows`."""
-    assert signals.head_input is not None and signals.head_weight is not None
-    return linear(signals.head_input[rows], signals.head_weight, signals.head_bias)
-
-
-class _Chunked(torch.autograd.Function):
-    """Forward computes the sum and its gradients chunk by chunk; backward scales them."""
+class _Sums(torch.autograd.Function):
+    """Forward computes the sums and the gradient of the weighted one, chunk by chunk; backward scales it."""
 
     @staticmethod
     def forward(
@@ -59,41 +80,61 @@ class _Chunked(torch.autograd.Function):
         hidden: Tensor,
         weight: Tensor,
         bias: Tensor,
+        losses: Sequence[VocabularyLoss],
         rows: Tensor,
-        target: Callable[[Tensor], Tensor],
-        token_loss: TokenLoss,
-    ) -> Tensor:
+        teacher: Signals,
+        labels: Tensor | None,
+        scales: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """`rows`: (K, N) bool, which head rows each loss takes; N head rows in `hidden`, `teacher` and `labels`."""
         wanted = any(ctx.needs_input_grad[:3])
-        total = hidden.new_zeros((), dtype=torch.float32)
-        grad_hidden = torch.zeros_like(hidden) if wanted else None
-        grad_weight = torch.zeros_like(weight) if wanted else None
-        grad_bias = torch.zeros_like(bias) if wanted else None
+        totals = torch.zeros(len(losses), dtype=torch.float32, device=hidden.device)
+        scales = scales.to(totals)
+        grads = tuple(torch.zeros_like(t) for t in (hidden, weight, bias)) if wanted else ()
         step = max(1, CHUNK_ENTRIES // weight.shape[0])
-        for start in range(0, len(rows), step):
-            stop = start + step
-            with torch.no_grad():
-                targets = target(rows[start:stop])
-                logits = linear(hidden[start:stop], weight, bias)
-            if not wanted:
-                total += token_loss(logits, targets)
+        for start in range(0, len(hidden), step):
+            part = slice(start, start + step)
+            if not bool(rows[:, part].any()):
                 continue
-            # Only the step from logits to loss goes through autograd: its graph is freed with the chunk.
-            logits = logits.detach().requires_grad_()
-            with torch.enable_grad():
-                value = token_loss(logits, targets)
-            (gradient,) = torch.autograd.grad(value, logits)
-            total += value.detach()
-            assert grad_hidden is not None and grad_weight is not None and grad_bias is not None
-            with torch.no_grad():
-                grad_hidden[start:stop] = torch.mm(gradient, weight.to(gradient.dtype))
-                grad_weight += torch.mm(gradient.t(), hidden[start:stop].to(gradient.dtype))
-                grad_bias += gradient.sum(0)
-        if grad_hidden is not None:
-            assert grad_weight is not None and grad_bias is not None
-            ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
-        return total
+            ours = linear(hidden[part], weight, bias).float()
+            theirs = None
+            if any("head" in loss.teacher_needs for loss in losses):
+                theirs = _logits(teacher, part)
+            gradient: Tensor | None = None
+            for k, loss in enumerate(losses):
+                taken = rows[k, part]
+                if not bool(taken.any()):
+                    continue
+                whole = bool(taken.all())
+                at = slice(None) if whole else taken.nonzero(as_tuple=True)[0]
+                known = None if labels is None else labels[part][at]
+                value, slope = loss.of_logits(ours[at], None if theirs is None else theirs[at], known)
+                totals[k] += value
+                if not wanted:
+                    continue
+                slope.mul_(scales[k])
+                if gradient is None and whole:
+                    gradient = slope
+                    continue
+                if gradient is None:
+                    gradient = torch.zeros_like(ours)
+                gradient[at] += slope
+            if gradient is not None:
+                grads[0][part] = torch.mm(gradient, weight.to(gradient.dtype))
+                grads[1].add_(torch.mm(gradient.t(), hidden[part].to(gradient.dtype)))
+                grads[2].add_(gradient.sum(0))
+        ctx.save_for_backward(*grads)
+        ctx.mark_non_differentiable(totals)
+        return (scales * totals).sum(), totals
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> Any:
         scale = upstream[0]
-        return *(scale.to(g.dtype) * g for g in ctx.saved_tensors), None, None, None
+        return *(scale.to(g.dtype) * g for g in ctx.saved_tensors), None, None, None, None, None
+
+
+def _logits(signals: Signals, rows: slice) -> Tensor:
+    """(n, V) float32 vocabulary logits of some head rows."""
+    if signals.head_input is None or signals.head_weight is None:
+        raise ValueError("a loss needs the teacher's head_input and head_weight")
+    return linear(signals.head_input[rows], signals.head_weight, signals.head_bias).float()

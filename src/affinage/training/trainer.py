@@ -34,8 +34,8 @@ class WeightedLosses(Protocol):
         """Parameters of the losses themselves: in checkpoints, not in the saved student."""
         ...
 
-    def __call__(self, **inputs: Tensor) -> Tensor:
-        """(K,) sums of the losses."""
+    def __call__(self, *, scales: Tensor | None = None, **inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """() sum of scales[k] * total[k], with gradient, and the totals (K,) without; `scales` None: the weights."""
         ...
 
 
@@ -90,11 +90,12 @@ class SumTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         assert isinstance(num_items_in_batch, Tensor)
-        parts = model(**inputs) / num_items_in_batch.clamp(min=1)
-        self._logged += parts.detach().double().cpu()
-        self._logged_steps.add(self.state.global_step)
+        counts = num_items_in_batch.clamp(min=1)
         # Gradients are averaged over processes; the counts are already those of all of them.
-        return (self.losses.weights * parts).sum() * self.args.world_size
+        loss, totals = model(**inputs, scales=self.losses.weights / counts * self.args.world_size)
+        self._logged += (totals / counts).double().cpu()
+        self._logged_steps.add(self.state.global_step)
+        return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs and self._logged_steps:
@@ -115,7 +116,7 @@ class SumTrainer(Trainer):
         sums = torch.zeros(2, len(self.losses.names), dtype=torch.float64, device=self.args.device)
         for inputs in self._held_out_batches():
             with self.compute_loss_context_manager(), self.accelerator.autocast():
-                sums[0] += model(**inputs).double()
+                sums[0] += model(**inputs)[1].double()
             sums[1] += self.losses.counts(inputs).double()
         if self.args.world_size > 1:
             sums = self.accelerator.gather(sums[None]).sum(0)
