@@ -24,7 +24,7 @@ settings() { # of a task, chosen on the valid parts (tune.sh) and the same for t
     nli) echo --task nli --data xnli --set training.row_length=96 --set training.epochs=4 ;;
   esac
 }
-rate() { case $1 in qa) echo 2e-4 ;; sentiment) echo 2e-4 ;; ner) echo 2e-4 ;; nli) echo 2e-4 ;; esac; }
+rate() { case $1 in nli) echo 2e-4 ;; *) echo 5e-4 ;; esac; }
 jobs() { # the longest first
   for seed in 0 1 2; do
     for task in qa sentiment ner nli; do
