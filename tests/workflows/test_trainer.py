@@ -301,12 +301,12 @@ def test_the_last_checkpoint_is_loaded_and_not_trained_on(tmp_path: Path) -> Non
 
 
 def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
-    stop = StopOnInterrupt()
+    stop, before = StopOnInterrupt(), signal.getsignal(signal.SIGINT)
     run = trainer(tmp_path, objective(), [At(2, interrupt), At(2, interrupt), stop])
     with pytest.raises(KeyboardInterrupt), stop:
         run.train()
     assert run.state.global_step == 2
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_failed_run_leaves_ctrl_c_as_it_was() -> None:
