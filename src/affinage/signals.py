@@ -59,6 +59,12 @@ class Signals:
     """(V,): its bias"""
     hidden_states: tuple[Tensor, ...] | None = None
     """L+1 x (B, T, H); index 0 is the embedding output"""
+    last_hidden_state: Tensor | None = None
+    """(B, T, H)"""
+    queries: tuple[Tensor, ...] | None = None
+    """L x (B, A, T, D), as are `keys` and `values`: what attention compares and mixes"""
+    keys: tuple[Tensor, ...] | None = None
+    values: tuple[Tensor, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,14 @@ from affinage.losses.base import NEEDS, DistillationLoss, distillation_losses
 from affinage.signals import IGNORED, Batch, Signals
 
 NAMES = [entry.name for entry in distillation_losses.entries()]
-ZERO_AT_AGREEMENT = {"soft_kl", "reverse_soft_kl", "soft_jensen_shannon", "cosine_distance"}
+ZERO_AT_AGREEMENT = {
+    "soft_kl",
+    "reverse_soft_kl",
+    "soft_jensen_shannon",
+    "cosine_distance",
+    "hidden_mse",
+    "attention_score_mse",
+}
 ROWS, TOKENS, WIDTH, VOCABULARY = 3, 7, 5, 11
 
 every_loss = pytest.mark.parametrize("name", NAMES)
@@ -31,10 +38,14 @@ def a_batch() -> Batch:
 
 
 def signals_of(hidden: Tensor, weight: Tensor, bias: Tensor, batch: Batch) -> Signals:
-    """Everything a loss may ask for, made of hidden states (2, B, T, H)."""
+    """Everything a loss may ask for of a model with one layer and one head, made of hidden states (2, B, T, H)."""
     return Signals(
         logits=hidden[-1][:, 0] @ weight.t(),
         hidden_states=tuple(hidden),
+        last_hidden_state=hidden[-1],
+        queries=(hidden[-1][:, None],),
+        keys=(hidden[-1][:, None].flip(-1),),
+        values=(hidden[-1][:, None],),
         head_input=hidden[-1][batch.head_positions],
         head_weight=weight,
         head_bias=bias,

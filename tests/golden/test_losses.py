@@ -61,6 +61,7 @@ def signals(seed: int, batch: Batch) -> Signals:
     hidden = drawn(seed, 2, ROWS, TOKENS, WIDTH)
     return Signals(
         hidden_states=tuple(hidden),
+        last_hidden_state=hidden[-1],
         head_input=hidden[-1][batch.head_positions],
         head_weight=drawn(seed + 10, VOCABULARY, WIDTH),
         head_bias=drawn(seed + 20, VOCABULARY),
@@ -123,7 +124,9 @@ def test_cosine(mask: str) -> None:
 
 
 def test_every_registered_loss_has_a_formula_here() -> None:
-    assert {e.name for e in distillation_losses.entries()} == {*BY_HAND, "mlm", "cosine_distance", "cosine_similarity"}
+    between_layers = {"hidden_mse", "attention_score_mse"}  # test_tinybert_losses.py
+    here = {*BY_HAND, "mlm", "cosine_distance", "cosine_similarity"}
+    assert {e.name for e in distillation_losses.entries()} == here | between_layers
 
 
 @pytest.mark.parametrize("entries", [1, VOCABULARY * 3, VOCABULARY * 100])

@@ -88,6 +88,25 @@ def test_what_is_not_asked_for_is_not_computed() -> None:
 
 @every_architecture
 @torch.no_grad()
+def test_queries_keys_and_values_give_the_stock_models_attention(architecture: str) -> None:
+    model = loud(architecture, attn_implementation="eager")
+    ids, mask = padded(texts(architecture), model.config.pad_token_id)
+    needs = frozenset({"queries", "keys", "values", "last_hidden_state"})
+    found = forward_masked_lm(model, Batch(ids, mask), needs)
+    assert not any(module._forward_hooks for module in model.modules())
+    stock = model(ids, attention_mask=mask.long(), output_attentions=True, output_hidden_states=True)
+    assert found.queries and found.keys and found.values and found.last_hidden_state is not None
+    assert found.hidden_states is None and found.head_input is None
+    for q, k, v, attention in zip(found.queries, found.keys, found.values, stock.attentions, strict=True):
+        scores = (q @ k.transpose(-1, -2)) / q.shape[-1] ** 0.5
+        ours = scores.masked_fill(~mask[:, None, None], -torch.inf).softmax(-1)
+        torch.testing.assert_close(ours, attention, rtol=1e-4, atol=1e-5)
+        assert v.shape == q.shape
+    torch.testing.assert_close(found.last_hidden_state[mask], stock.hidden_states[-1][mask], rtol=1e-4, atol=1e-5)
+
+
+@every_architecture
+@torch.no_grad()
 def test_token_types_reach_the_models_that_know_them(architecture: str) -> None:
     model = loud(architecture, **({"type_vocab_size": 2} if architecture != "distilbert" else {}))
     ids, mask = padded(texts(architecture), model.config.pad_token_id)

@@ -11,9 +11,10 @@ from transformers import PreTrainedModel
 import affinage.losses  # noqa: F401  (registers every loss)
 from affinage.data.rows import to_batch
 from affinage.errors import InputError
-from affinage.losses.base import DistillationLoss, distillation_losses
+from affinage.losses.base import DistillationLoss, Shape, Shaped, distillation_losses
 from affinage.losses.vocabulary import VocabularyLoss, vocabulary_sums
 from affinage.models.encoder import forward_masked_lm
+from affinage.models.layout import depth_of, widths_of
 from affinage.recipe import Component
 from affinage.signals import Batch, Signals
 
@@ -37,6 +38,24 @@ def build_losses(components: Sequence[Component], *, teacher: bool) -> tuple[Dis
     return tuple(losses)
 
 
+def fit_losses(
+    losses: Sequence[DistillationLoss], student: PreTrainedModel, teacher: PreTrainedModel | None
+) -> tuple[DistillationLoss, ...]:
+    """The losses for these two models: those that depend on shapes are built, with fresh weights where they have any.
+
+    Raises: InputError where one of them cannot compare the two.
+    """
+    if teacher is None:
+        return tuple(losses)
+    ours, theirs = _shape(student), _shape(teacher)
+    return tuple(loss.build(ours, theirs) if isinstance(loss, Shaped) else loss for loss in losses)
+
+
+def _shape(model: PreTrainedModel) -> Shape:
+    widths = widths_of(model.config)
+    return Shape(depth_of(model.config), widths["hidden_size"], widths["num_attention_heads"])
+
+
 class Objective(nn.Module):
     """Sums of K losses over a batch. The teacher is held, not owned: it is frozen and never saved."""
 
@@ -48,7 +67,10 @@ class Objective(nn.Module):
         super().__init__()
         self.student = student
         self.names = tuple(_unique(component.name for component in components))
-        self._losses = build_losses(components, teacher=teacher is not None)
+        self._losses = fit_losses(build_losses(components, teacher=teacher is not None), student, teacher)
+        self.fitted = nn.ModuleDict(
+            {name: loss for name, loss in zip(self.names, self._losses, strict=True) if isinstance(loss, nn.Module)}
+        )
         self.register_buffer("weights", torch.tensor([c.weight for c in components]), persistent=False)
         self._teacher = () if teacher is None else (_frozen(teacher),)
         self._needs: frozenset[str] = frozenset().union(*(loss.needs for loss in self._losses))
@@ -60,8 +82,8 @@ class Objective(nn.Module):
         return torch.stack([loss.positions(batch).sum() for loss in self._losses])
 
     def loss_parameters(self) -> dict[str, Tensor]:
-        """Parameters the losses own; none of today's losses has any."""
-        return {}
+        """Parameters the losses own."""
+        return dict(self.fitted.named_parameters())
 
     def forward(
         self, input_ids: Tensor, segments: Tensor, labels: Tensor, scales: Tensor | None = None

@@ -1,14 +1,16 @@
 """What a distillation loss is, and where it is registered."""
 
-from typing import ClassVar, Protocol
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor
 
 from affinage.registry import Registry
 from affinage.signals import Batch, Signals, Sum
 
-NEEDS = frozenset({"head", "hidden_states", "logits"})
-"""What a loss may ask of the forward pass: inputs of the vocabulary head, hidden states, a small head's logits."""
+NEEDS = frozenset({"head", "hidden_states", "last_hidden_state", "queries", "keys", "values", "logits"})
+"""What a loss may ask of the forward pass: inputs of the vocabulary head, hidden states of every layer or of the last,
+queries, keys and values of every layer, a small head's logits."""
 
 
 class DistillationLoss(Protocol):
@@ -27,6 +29,27 @@ class DistillationLoss(Protocol):
 
     def __call__(self, student: Signals, teacher: Signals, batch: Batch) -> Sum:
         """The sum over `positions` and their number; the gradient reaches the student only."""
+        ...
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a loss may have to know of a model before training."""
+
+    layers: int
+    width: int
+    heads: int
+
+
+@runtime_checkable
+class Shaped(Protocol):
+    """A loss that depends on the shapes of the two models, or has weights of its own."""
+
+    def build(self, student: Shape, teacher: Shape) -> DistillationLoss:
+        """What takes its place: an nn.Module where there are weights to train, which the objective then owns.
+
+        Raises: InputError where the two shapes cannot be compared.
+        """
         ...
 
 

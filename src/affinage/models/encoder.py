@@ -1,16 +1,22 @@
 """One forward pass of a stock encoder with a vocabulary head: Batch in, Signals out, nothing computed in vain."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.activations import ACT2FN
 
-from affinage.models.layout import Layout, layout_of, position_offset, tensor_of
+from affinage.models.layout import Layout, layout_of, position_offset, tensor_of, widths_of
 from affinage.signals import Batch, Signals
 
 
 def forward_masked_lm(model: PreTrainedModel, batch: Batch, needs: frozenset[str]) -> Signals:
-    """The signals `needs` ("head", "hidden_states") of a masked language model.
+    """The signals `needs` of a masked language model: "head", "hidden_states", "last_hidden_state", "queries", "keys",
+    "values".
 
     The vocabulary head is applied at `batch.head_positions` only, and stops before its projection: the (B, T, V)
     logits are never made. In packed rows a token sees its own text alone and positions restart with each text.
@@ -23,17 +29,44 @@ def forward_masked_lm(model: PreTrainedModel, batch: Batch, needs: frozenset[str
         types = batch.token_type_ids
         inputs["token_type_ids"] = torch.zeros_like(batch.input_ids) if types is None else types
     with_hidden = "hidden_states" in needs
-    output = model.get_submodule(layout.base)(**inputs, output_hidden_states=with_hidden)
+    with _heads_heard(model, layout, needs) as heard:
+        output = model.get_submodule(layout.base)(**inputs, output_hidden_states=with_hidden)
     last: Tensor = output.last_hidden_state
-    signals = Signals(hidden_states=tuple(output.hidden_states) if with_hidden else None)
+    signals = Signals(
+        hidden_states=tuple(output.hidden_states) if with_hidden else None,
+        last_hidden_state=last if "last_hidden_state" in needs else None,
+        **{name: tuple(tensors) for name, tensors in heard.items()},
+    )
     if "head" not in needs:
         return signals
-    return Signals(
-        hidden_states=signals.hidden_states,
+    return replace(
+        signals,
         head_input=_head_transform(model, layout, last[batch.head_positions]),
         head_weight=tensor_of(model, layout.decoder),
         head_bias=tensor_of(model, layout.decoder, "bias"),
     )
+
+
+@contextmanager
+def _heads_heard(model: PreTrainedModel, layout: Layout, needs: frozenset[str]) -> Iterator[dict[str, list[Tensor]]]:
+    """L x (B, A, T, D) outputs of the projections that `needs` names: no attention implementation gives them away."""
+    paths = {"queries": layout.query, "keys": layout.key, "values": layout.value}
+    heard: dict[str, list[Tensor]] = {name: [] for name in paths if name in needs}
+    heads = widths_of(model.config)["num_attention_heads"]
+
+    def hear(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
+        return lambda _, __, out: heard[name].append(out.unflatten(-1, (heads, -1)).transpose(1, 2))
+
+    hooks = [
+        layer.get_submodule(paths[name]).register_forward_hook(hear(name))
+        for name in heard
+        for layer in model.get_submodule(layout.layers).children()
+    ]
+    try:
+        yield heard
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _head_transform(model: PreTrainedModel, layout: Layout, hidden: Tensor) -> Tensor:
