@@ -25,6 +25,10 @@ class MissingExtra(InputError):
         super().__init__(f"this needs the package '{module}'; install it with: pip install 'affinage[{extra}]'")
 
 
+class WriteError(AffinageError):
+    """What a run makes cannot be written: a full disk, a read-only folder. What it finished before is kept."""
+
+
 class CheckFailed(AffinageError):
     """A check that the user asked for did not pass (exit code 1)."""
 
@@ -41,3 +45,8 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     close = get_close_matches(name, names, n=1, cutoff=0.6)
     hint = f" Did you mean '{close[0]}'?" if close else ""
     return f"unknown {kind} '{name}'.{hint} Known: {', '.join(names) or 'none'}"
+
+
+def legible(value: object, limit: int = 80) -> str:
+    """What came, as it may stand in a message: short, on one line, with nothing that a terminal obeys."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(value)[:limit])

@@ -2,10 +2,13 @@
 
 import re
 import subprocess
+import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,7 +18,7 @@ from affinage.errors import InputError
 from affinage.report import provenance as module
 from affinage.report.card import model_card
 from affinage.report.provenance import provenance
-from affinage.report.report import ModelEntry, Report, Score, TrainingRun
+from affinage.report.report import ModelEntry, Provenance, Report, Score, TrainingRun
 
 
 def a_report(**changed: Any) -> Report:
@@ -111,6 +114,28 @@ def test_provenance_names_versions_and_machine() -> None:
     assert found.hardware.cores >= 1
     assert found.hardware.cpu
     assert found.date.endswith("+00:00")
+
+
+def test_provenance_names_all_that_decides_a_run() -> None:
+    found = a_report().provenance
+    assert found.python == ".".join(map(str, sys.version_info[:3]))
+    for package in ("torch", "transformers", "tokenizers", "numpy"):
+        assert getattr(found, package) == version(package)
+    assert (found.seed, found.recipe_sha256, found.data) == (0, "ab" * 32, {"a.jsonl": "cd" * 32})
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    try:
+        assert a_report().provenance.threads == threads + 1
+    finally:
+        torch.set_num_threads(threads)
+    assert found.processes == 1
+    older = found.model_dump(exclude={"tokenizers", "numpy", "threads", "processes"})
+    assert Provenance(**older).threads is None
+
+
+def test_threads_are_those_of_torch_where_it_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "torch")
+    assert (a_report().provenance.threads, a_report().provenance.processes) == (None, 1)
 
 
 def test_the_cpu_is_read_from_the_kernel_with_a_fallback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

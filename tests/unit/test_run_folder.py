@@ -1,12 +1,15 @@
 """A run's folder: refused at once where it cannot be used, whole or absent at the end, resumed when interrupted."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from affinage.errors import InputError
-from affinage.training.run_folder import RunFolder, written_aside
+from affinage.training.checkpoints import seal
+from affinage.training.run_folder import RunFolder, refuse_existing, written_aside
+from dying import dying_after, sync
 
 IDENTITY = {"verb": "distil", "recipe": "abc", "corpus": {"a.txt": "1"}}
 
@@ -118,14 +121,89 @@ def test_the_newest_whole_checkpoint_is_found(tmp_path: Path) -> None:
     folder = RunFolder.open(tmp_path / "out", identity=IDENTITY)
     assert folder.last_checkpoint() is None
     for step in (9, 10, 100):
-        (folder.checkpoints / f"checkpoint-{step}").mkdir()
-        (folder.checkpoints / f"checkpoint-{step}" / "model.safetensors").write_bytes(b"")
-    state = json.dumps({"global_step": 9})
-    assert folder.last_checkpoint() is None
-    (folder.checkpoints / "checkpoint-9" / "trainer_state.json").write_text(state)
-    (folder.checkpoints / "checkpoint-10" / "trainer_state.json").write_text(state)
-    (folder.checkpoints / "checkpoint-100" / "trainer_state.json").write_text(state[:5])
+        checkpoint = folder.checkpoints / f"checkpoint-{step}"
+        checkpoint.mkdir()
+        (checkpoint / "trainer_state.json").write_text(json.dumps({"global_step": step}))
+        if step < 100:
+            seal(checkpoint)
     assert folder.last_checkpoint() == folder.checkpoints / "checkpoint-10"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_wherever_a_run_is_killed_in_its_last_moments_it_ends_whole(
+    overwrite: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before each change to the disk that `finish` makes; and then once more, at each that the rerun makes."""
+    monkeypatch.setattr(os, "fsync", sync)
+    expected = {"out/model.safetensors", "out/runs/events.1"}
+
+    def run(place: Path) -> None:
+        folder = RunFolder.open(place / "out", identity=IDENTITY, overwrite=overwrite)
+        (folder.logs / "events.1").write_text("events")
+        folder.finish(write_model)
+
+    def again(place: Path) -> None:
+        if not overwrite and (place / "out").exists():
+            with pytest.raises(InputError, match="exists; choose another --out"):
+                run(place)
+        else:
+            run(place)
+
+    at, lived = 0, False
+    while not lived:
+        for number, second in enumerate((0, at % 11, 99)):
+            place = tmp_path / f"{at}-{number}"
+            place.mkdir()
+            if overwrite:
+                (place / "out").mkdir()
+                (place / "out" / "old").write_text("old")
+            with dying_after(at):
+                run(place)
+                lived = True
+            if overwrite:  # what is replaced is always somewhere
+                assert {"out/old", "out.partial/replaced/old", "out/model.safetensors"} & tree(place)
+            with dying_after(second):
+                again(place)
+            again(place)
+            assert tree(place) == expected
+            assert [path.name for path in place.iterdir()] == ["out"]
+        at += 1
+    assert at > 20
+
+
+def test_what_was_being_replaced_is_put_back(tmp_path: Path) -> None:
+    """Killed between the two renames, and then given up: the old output is there again."""
+    folder = RunFolder.open(tmp_path / "out", identity=IDENTITY)
+    (folder.partial / "replaced").mkdir()
+    (folder.partial / "replaced" / "old").write_text("old")
+    with pytest.raises(InputError, match="exists; choose another --out"):
+        RunFolder.open(tmp_path / "out", identity=IDENTITY)
+    assert tree(tmp_path / "out") == {"old"}
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_what_a_run_at_work_has_is_not_cleared_away(finished: bool, tmp_path: Path) -> None:
+    """Beside an output that this run is to replace, however far it has come."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "old").write_text("old")
+    folder = RunFolder.open(tmp_path / "out", identity=IDENTITY, overwrite=True)
+    if finished:
+        (folder.partial / "final").mkdir()
+        (folder.partial / "final.whole").write_text("")
+    before = tree(folder.partial)
+    with pytest.raises(InputError, match="exists; choose another --out"):
+        refuse_existing(tmp_path / "out", overwrite=False)
+    assert tree(folder.partial) == before
+
+
+def test_a_run_that_came_to_its_end_leaves_nothing_though_its_output_was_moved(tmp_path: Path) -> None:
+    """Killed while it cleared up: what is left is not taken for an unfinished run."""
+    left = RunFolder.open(tmp_path / "out", identity=IDENTITY).partial
+    (left / "seconds").write_text("1.0")
+    (left / "final.whole").write_text("")
+    (left / "run.json").unlink()
+    RunFolder.open(tmp_path / "out", identity={"verb": "pretrain"}).finish(write_model)
+    assert tree(tmp_path) == {"out/model.safetensors"}
 
 
 def test_input_that_turns_out_bad_before_training_leaves_nothing(tmp_path: Path) -> None:

@@ -266,8 +266,8 @@ def test_after_ctrl_c_a_resumed_run_ends_with_the_same_bits(tmp_path: Path) -> N
     model, stop = objective(dropout=0.3), StopOnInterrupt()
     cut = trainer(tmp_path / "cut", model, [At(4, interrupt), stop], **settings)
     handler = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt), stop:
-        cut.train()
+    with pytest.raises(KeyboardInterrupt):
+        train(cut, None, stop=stop)
     assert signal.getsignal(signal.SIGINT) is handler
     assert cut.state.global_step == 4 and not same(expected, weights(model))
     checkpoint = RunFolder.open(tmp_path / "cut" / "out", identity={}).last_checkpoint()
@@ -289,7 +289,7 @@ def test_after_ctrl_c_a_resumed_run_ends_with_the_same_bits(tmp_path: Path) -> N
 def test_the_last_checkpoint_is_loaded_and_not_trained_on(tmp_path: Path) -> None:
     settings = {"max_steps": 3, "evaluations": 1}
     model = objective(dropout=0.3)
-    trainer(tmp_path, model, **settings).train()
+    train(trainer(tmp_path, model, **settings), None, stop=StopOnInterrupt())
     checkpoint = RunFolder.open(tmp_path / "out", identity={}).last_checkpoint()
     assert checkpoint is not None and checkpoint.name == "checkpoint-3"
     expected, model = weights(model), objective(dropout=0.3)

@@ -1,12 +1,12 @@
 """How a text file is read: line by line, plain or gzip, any newline, every fault a DataError that names file:line."""
 
-import gzip
 import zlib
 from collections.abc import Iterator
-from io import TextIOWrapper
+from io import BufferedReader, TextIOWrapper
 from pathlib import Path
 from typing import BinaryIO
 
+from affinage.data.unfolding import Unfolded
 from affinage.errors import DataError, InputError
 
 MAX_LINE = 16 * 2**20
@@ -14,18 +14,25 @@ MAX_LINE = 16 * 2**20
 
 
 def open_bytes(path: Path) -> BinaryIO:
-    """The bytes of `path`, decompressed where its name ends in `.gz`; the caller closes it.
+    """The bytes of `path`, decompressed where its name ends in `.gz` or `.GZ`; the caller closes it.
 
-    Raises: InputError if it is missing, a folder, or unreadable.
+    Raises: InputError if it is missing, no regular file, or unreadable; when read, DataError for an archive bomb.
     """
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder, a file is expected")
     try:
-        return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder, a file is expected")
+        if path.exists() and not path.is_file():  # opening a pipe or reading a device might never end
+            raise InputError(f"{path}: is a pipe or a device, a file is expected")
+        return BufferedReader(Unfolded(path), 2**17) if is_gzip(path) else path.open("rb")
     except FileNotFoundError:
         raise InputError(f"{path}: does not exist") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise InputError(f"{path}: cannot be read: {_reason(error)}") from None
+
+
+def is_gzip(path: Path) -> bool:
+    """As its name says."""
+    return path.suffix.lower() == ".gz"
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -61,6 +68,18 @@ def _next_line(text: TextIOWrapper, where: str) -> str:
     if bad is not None:
         raise DataError(f"{where}: is not UTF-8 (character {bad + 1} of the line); convert the file, e.g. with iconv")
     return line
+
+
+def parts_of(line: str, size: int) -> list[str]:
+    """A line in parts of at most `size` characters that join to it; cut before a space where there is one."""
+    parts = []
+    start = 0
+    while len(line) - start > size:
+        space = line.rfind(" ", start + 1, start + size)
+        end = space if space > 0 else start + size
+        parts.append(line[start:end])
+        start = end
+    return [*parts, line[start:]]
 
 
 def undecodable(text: str) -> int | None:

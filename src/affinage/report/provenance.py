@@ -3,10 +3,12 @@
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from affinage import __version__
 from affinage.report.report import Hardware, Provenance
@@ -23,12 +25,16 @@ def provenance(
         python=platform.python_version(),
         torch=_version("torch"),
         transformers=_version("transformers"),
+        tokenizers=_version("tokenizers"),
+        numpy=_version("numpy"),
         hardware=Hardware(
             cpu=cpu_name(), cores=_cores(), memory_gib=round(_memory_gib(), 1), accelerator=accelerator()
         ),
         command=command,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         seed=seed,
+        threads=_threads(),
+        processes=_processes(),
         recipe_sha256=recipe_sha256,
         data=dict(data),
         seconds=round(seconds, 1),
@@ -40,6 +46,19 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def _threads() -> int | None:
+    """None where nothing was computed with torch: it is not imported for this."""
+    torch: Any = sys.modules.get("torch")
+    return None if torch is None else int(torch.get_num_threads())
+
+
+def _processes() -> int:
+    """As many as `accelerate launch` or `torchrun` started."""
+    torch: Any = sys.modules.get("torch")
+    together = torch is not None and torch.distributed.is_available() and torch.distributed.is_initialized()
+    return int(torch.distributed.get_world_size()) if together else 1
 
 
 def cpu_name() -> str:

@@ -132,6 +132,19 @@ class Comparison(_Part):
     """whether the reference is significantly above the baseline"""
 
 
+class Finding(_Part):
+    """What a guard of the recipe noticed during training, and what it did."""
+
+    guard: Literal["non_finite", "exploding_gradient", "no_progress", "bad_teacher"]
+    action: Literal["skipped", "warned", "stopped"]
+    times: int = 1
+    first_step: int
+    last_step: int
+    """0: before training"""
+    message: str
+    """of the first time: value, what it means, what to do"""
+
+
 class TrainingRun(_Part):
     """What training cost and reached."""
 
@@ -146,12 +159,15 @@ class TrainingRun(_Part):
     """figures on text or rows that were not trained on"""
     curves: dict[str, tuple[tuple[int, float], ...]] = {}
     """name -> (step, value) as logged, for plots; thinned to some hundred points"""
+    findings: tuple[Finding, ...] = ()
+    """what the recipe's guards noticed"""
 
     def facts(self) -> list[tuple[str, str]]:
         """What a person is shown of it: names and figures."""
         cost = [("steps", f"{self.steps:,}"), ("tokens", f"{self.tokens:,}"), ("minutes", f"{self.seconds / 60:.1f}")]
         losses = [(f"training {name}", f"{value:.4f}") for name, value in self.losses.items()]
-        return cost + losses + [(f"held-out {name}", f"{value:.4f}") for name, value in self.held_out.items()]
+        held_out = [(f"held-out {name}", f"{value:.4f}") for name, value in self.held_out.items()]
+        return cost + losses + held_out + [(f"{f.guard}, {f.action}", f"{f.times:,} times") for f in self.findings]
 
 
 class Hardware(_Part):
@@ -170,11 +186,18 @@ class Provenance(_Part):
     python: str
     torch: str | None
     transformers: str | None
+    tokenizers: str | None = None
+    numpy: str | None = None
+    """which draws the masks"""
     hardware: Hardware
     command: str
     date: str
     """UTC, ISO 8601"""
     seed: int | None
+    threads: int | None = None
+    """that torch computes with in each process: another number adds up in another order; None: without torch"""
+    processes: int | None = None
+    """that trained together"""
     recipe_sha256: str | None
     data: dict[str, str]
     """file -> sha256 of its bytes; a hub name stands for itself"""

@@ -47,7 +47,7 @@ def training_arguments(training: Training, *, folder: RunFolder, steps: int, **m
         "eval_steps": every,
         "save_strategy": "steps",
         "save_steps": every,
-        "save_total_limit": 2,
+        "save_total_limit": None,  # `training.resume` deletes old ones, when the new one is whole
         "remove_unused_columns": False,
         "dataloader_pin_memory": torch.cuda.is_available(),
         "report_to": "none",

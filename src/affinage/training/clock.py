@@ -6,6 +6,8 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from affinage.data.checksums import write_durably
+
 
 class Clock(TrainerCallback):
     """Adds up wall-clock seconds from the beginning of training; what was spent is noted beside each checkpoint."""
@@ -27,4 +29,4 @@ class Clock(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.is_world_process_zero:
-            self._note.write_text(f"{self.seconds:.3f}", encoding="utf-8")
+            write_durably(self._note, f"{self.seconds:.3f}")

@@ -9,7 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from affinage.data.checksums import make_durable, sync_folder, write_durably
 from affinage.errors import InputError
+from affinage.training.checkpoints import take_up
+from affinage.training.writing import writing
+
+_FINAL = "final"
+"""The folder, in the working folder, that becomes the output."""
+_WHOLE = "final.whole"
+"""Noted once it is: where this is there and the folder is not, the run had come to its end."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +36,14 @@ class RunFolder:
         """
         refuse_existing(out, overwrite=overwrite)
         out = Path(out)
-        folder = cls(out, out.with_name(out.name + ".partial"), overwrite)
+        folder = cls(out, _partial(out), overwrite)
         text = json.dumps(identity, sort_keys=True, indent=1)
-        noted, aside = folder.partial / "run.json", folder.partial / "run.tmp"
+        noted = folder.partial / "run.json"
         try:
+            _mend(out)
+            refuse_existing(out, overwrite=overwrite)
             # In the end the working folder is deleted: what somebody else keeps under its name must not be in it.
+            aside = noted.with_suffix(".tmp")  # was being written when a run was killed
             if not noted.is_file() and any(p.is_file() and p != aside for p in folder.partial.rglob("*")):
                 raise InputError(f"'{folder.partial}' is not a folder of affinage's; move it, or choose another --out")
             if noted.is_file() and noted.read_text(encoding="utf-8") != text:
@@ -43,8 +54,7 @@ class RunFolder:
             for path in (folder.checkpoints, folder.logs):
                 path.mkdir(parents=True, exist_ok=True)
             if not noted.is_file():
-                aside.write_text(text, encoding="utf-8")
-                aside.replace(noted)
+                write_durably(noted, text)
         except OSError as error:
             raise InputError(f"output folder '{out}' cannot be made: {error.strerror or error}") from None
         return folder
@@ -70,29 +80,37 @@ class RunFolder:
         return self.partial / "runs"
 
     def last_checkpoint(self) -> Path | None:
-        """The newest checkpoint that is whole: the Trainer writes `trainer_state.json` last."""
-        whole = [p for p in self.checkpoints.glob("checkpoint-*") if _is_json(p / "trainer_state.json")]
-        return max(whole, key=lambda p: int(p.name.rpartition("-")[2]), default=None)
+        """The newest whole checkpoint, the same one for every process; None where training begins anew.
+
+        What is newer, or was not finished, is deleted. A damaged one is passed over with a warning that names the file.
+
+        Raises: InputError where only damaged ones are left.
+        """
+        from affinage.training.processes import agreed  # which imports torch; verbs that do not train come here too
+
+        return agreed(lambda: take_up(self.checkpoints))
 
     def finish(self, write: Callable[[Path], None]) -> Path:
-        """Let `write` fill a folder aside, make it durable, rename it to `out`, and drop the working folder."""
-        aside = self.partial / "final"
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir()
-        write(aside)
-        if any(self.logs.iterdir()):
-            shutil.copytree(self.logs, aside / "runs")
-        readable = (self.partial / "run.json").stat().st_mode
-        for path in aside.rglob("*"):
-            if path.is_file():
-                path.chmod(readable)  # safetensors writes for the owner alone
-        _make_durable(aside)
-        if self.overwrite and self.out.exists():
-            old = self.partial / "replaced"
-            shutil.rmtree(old, ignore_errors=True)
-            self.out.rename(old)
-        aside.rename(self.out)
-        shutil.rmtree(self.partial)
+        """Let `write` fill a folder aside, make it durable, rename it to `out`, and drop the working folder.
+
+        Raises: WriteError where there is no room for it; the same run can be finished later.
+        """
+        aside = self.partial / _FINAL
+        with writing("the finished folder", aside):
+            (self.partial / _WHOLE).unlink(missing_ok=True)
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir()
+            write(aside)
+            if any(self.logs.iterdir()):
+                shutil.copytree(self.logs, aside / "runs")
+            readable = (self.partial / "run.json").stat().st_mode
+            for path in aside.rglob("*"):
+                if path.is_file():
+                    path.chmod(readable)  # safetensors writes for the owner alone
+            make_durable(aside)
+            write_durably(self.partial / _WHOLE, "")
+            _put_in_place(aside, self.out, old=_replaced(self.partial), overwrite=self.overwrite)
+        _clear(self.partial)
         return self.out
 
 
@@ -107,7 +125,7 @@ def written_aside(out: Path | str, *, overwrite: bool = False) -> Iterator[Path]
     refuse_existing(out, overwrite=overwrite)
     out = Path(out)
     work = out.with_name(f"{out.name}.{os.getpid()}.partial")
-    aside, old = work / "final", work / "replaced"
+    aside = work / _FINAL
     try:
         work.mkdir(parents=True)
         aside.mkdir()
@@ -115,18 +133,17 @@ def written_aside(out: Path | str, *, overwrite: bool = False) -> Iterator[Path]
         raise InputError(f"output folder '{out}' cannot be made: {error.strerror or error}") from None
     try:
         yield aside
-        _make_durable(aside)
-        if overwrite and out.exists():
-            out.rename(old)
-        aside.rename(out)
+        make_durable(aside)
+        _put_in_place(aside, out, old=_replaced(work), overwrite=overwrite)
     finally:
-        if old.exists() and not out.exists():
-            old.rename(out)
         shutil.rmtree(work, ignore_errors=True)
 
 
 def refuse_existing(out: Path | str, *, overwrite: bool) -> None:
-    """Asked before the first file is read. Raises: InputError where `out` exists, or cannot be a folder of its own."""
+    """Asked before the first file is read. Raises: InputError where `out` exists, or cannot be a folder of its own.
+
+    Where the run that made `out` was killed while it cleared up, that is done now.
+    """
     out = Path(out)
     if out.name in {"", ".."}:
         raise InputError(f"output '{out}' names no folder of its own; choose another --out")
@@ -134,25 +151,54 @@ def refuse_existing(out: Path | str, *, overwrite: bool) -> None:
         if out.is_file():
             raise InputError(f"output '{out}' is a file; --out names a folder")
         if out.exists() and not overwrite:
+            _mend(out)
             raise InputError(f"output folder '{out}' exists; choose another --out, or replace it with --overwrite")
     except OSError as error:
         raise InputError(f"output folder '{out}' cannot be made: {error.strerror or error}") from None
 
 
-def _make_durable(folder: Path) -> None:
-    """Let what was written reach the disk before a name says that it is whole."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as stream:
-                os.fsync(stream.fileno())
+def _partial(out: Path) -> Path:
+    """Where a run that makes `out` works."""
+    return out.with_name(f"{out.name}.partial")
 
 
-def _is_json(path: Path) -> bool:
+def _replaced(work: Path) -> Path:
+    """Where what stood at the output waits until the new one is in its place."""
+    return work / "replaced"
+
+
+def _put_in_place(aside: Path, out: Path, *, old: Path, overwrite: bool) -> None:
+    """Rename `aside` to `out`. What stands there goes to `old`, and back where that fails."""
     try:
-        json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return True
+        if overwrite and out.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            out.rename(old)
+        aside.rename(out)
+    finally:
+        if old.exists() and not out.exists():
+            old.rename(out)
+    sync_folder(out.parent)
+
+
+def _mend(out: Path) -> None:
+    """What a run that was killed in `finish` still had to do: put back what it was replacing, or clear up."""
+    partial = _partial(out)
+    if _replaced(partial).exists() and not out.exists():
+        _replaced(partial).rename(out)
+    elif (partial / _WHOLE).is_file() and not (partial / _FINAL).exists():
+        _clear(partial)
+    elif out.exists() and partial.is_dir() and not any(partial.iterdir()):
+        partial.rmdir()
+
+
+def _clear(partial: Path) -> None:
+    """Delete the working folder; the proof that the run had come to its end goes last."""
+    for path in partial.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != _WHOLE:
+            path.unlink(missing_ok=True)
+    shutil.rmtree(partial, ignore_errors=True)
 
 
 def _difference(noted: Path, identity: dict[str, Any]) -> str:
