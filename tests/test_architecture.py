@@ -19,7 +19,7 @@ RANKS = {
     "training": 3,
     **dict.fromkeys(("models", "data", "losses", "decoding", "report"), 2),
     **dict.fromkeys(("signals", "recipe", "registry", "recipes", "assets"), 1),
-    **{"errors": 0, "__init__": 0},
+    **{"strict_yaml": 0.5, "errors": 0, "__init__": 0},
 }
 VAGUE = {"base_utils", "common", "helper", "helpers", "misc", "tools", "util", "utils"}
 WARN, FAIL = 300, 400

@@ -9,25 +9,28 @@ from reprlib import Repr
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
 
-from affinage.errors import InputError, unknown
+from affinage.errors import InputError, legible, unknown
+from affinage.strict_yaml import parse, put, scalar
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0, le=1e12)]
+Count = Annotated[int, Field(gt=0, le=10**12)]
+_Words = BeforeValidator(lambda value: "off" if value is False else value)
+"""YAML 1.1 reads `off` as a truth value; people mean the word."""
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Component(_Part):
     """A registered component, its weight in a sum, and its parameters."""
 
     name: str
-    weight: Annotated[float, Field(allow_inf_nan=False)] = 1.0
-    params: dict[str, Any] = {}
+    weight: float = 1.0
+    params: dict[str, JsonValue] = {}
 
 
 class TokenizerSpec(_Part):
@@ -65,6 +68,8 @@ class Masking(_Part):
     random: Fraction = 0.1
     """share replaced by a random token; the rest is left as it was"""
     whole_words: bool = False
+    variants: Count | None = None
+    """how many different masks a row gets, taken in turn, epoch by epoch; None: other ones in every epoch"""
 
 
 class Training(_Part):
@@ -74,7 +79,7 @@ class Training(_Part):
     warmup: Fraction = 0.05
     """share of the steps over which the learning rate rises"""
     schedule: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    weight_decay: Annotated[float, Field(ge=0, le=1e12)] = 0.01
     adam_beta1: Fraction = 0.9
     adam_beta2: Fraction = 0.98
     adam_epsilon: Positive = 1e-6
@@ -87,12 +92,33 @@ class Training(_Part):
     epochs: Positive = 1.0
     max_steps: Count | None = None
     """optimizer steps; wins over `epochs`"""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: bf16 where this CPU or GPU computes in it, and faster than in fp32"""
     logging_steps: Count = 20
     evaluations: Count = 10
     """how many times, spread evenly, the held-out score is measured and a checkpoint written"""
+
+
+class Guards(_Part):
+    """What is done when training goes wrong by itself. What a guard finds is logged, and stands in the report.
+
+    `stop` ends the run; its last checkpoint stays. `skip` leaves out the update of that step.
+    """
+
+    non_finite: Literal["skip", "stop"] = "skip"
+    """the loss or the gradient norm is NaN or infinite; where the held-out figure is, the run always stops"""
+    exploding_gradient: Annotated[Literal["skip", "stop", "off"], _Words] = "skip"
+    """the norm before clipping is more than `gradient_ratio` times both its running median and `max_grad_norm`"""
+    gradient_ratio: Annotated[float, Field(gt=1, le=1e12)] = 50.0
+    max_skips: Count = 10
+    """updates left out in a row, after which the run stops"""
+    no_progress: Annotated[Literal["warn", "stop", "off"], _Words] = "warn"
+    """the held-out loss (fine-tuning: the score) is no better than before training when `progress_by` is reached"""
+    progress_by: Fraction = 0.3
+    """share of the steps, 20 of them at least"""
+    bad_teacher: Annotated[Literal["warn", "stop", "off"], _Words] = "stop"
+    """on held-out text the teacher predicts hidden tokens worse than one who only knows how frequent each is"""
 
 
 class Stage(_Part):
@@ -103,7 +129,14 @@ class Stage(_Part):
     masking: Masking = Masking()
     held_out: Annotated[float, Field(gt=0, lt=1)] = 0.002
     """share of the corpus lines kept for the held-out loss"""
+    streaming: bool | None = None
+    """read the corpus piece by piece instead of tokenising it whole; None: where it is in tables or elsewhere"""
+    block_tokens: Count = 8_000_000
+    """tokens of a streamed corpus that are kept on disk and shuffled together, 4 bytes each"""
+    teacher_cache: Annotated[Literal["off", "float16", "float32"], _Words] = "off"
+    """keep the teacher's last hidden states on disk: a row that comes again with the same masks is not computed anew"""
     training: Training = Training()
+    guards: Guards = Guards()
 
 
 class Recipe(_Part):
@@ -150,7 +183,10 @@ class Recipe(_Part):
         try:
             recipe = cls.model_validate(data)
         except ValidationError as error:
-            problems += [_explain(p, cls) for p in error.errors() if p["type"] != "too_short" or p["input"] == []]
+            found = [p for p in error.errors() if p["type"] != "too_short" or p["input"] == []]
+            problems += [_explain(p, cls) for p in found[:_MAX_PROBLEMS]]
+            if len(found) > _MAX_PROBLEMS:
+                problems.append(f"… and {len(found) - _MAX_PROBLEMS:,} more problems")
         if problems:
             raise InputError(f"recipe '{name_or_path}':\n  " + "\n  ".join(problems))
         return recipe
@@ -179,26 +215,23 @@ def parse_overrides(settings: Iterable[str]) -> dict[str, str]:
     return pairs
 
 
-_MAX_RECIPE_BYTES = 1_000_000
-_BRIEF = Repr()  # YAML aliases can unfold to more than memory holds
+_MAX_RECIPE_BYTES = 100_000
+_MAX_PROBLEMS = 20
+"""Named in one error."""
+_MAX_PARTS = 20
+"""Of a dotted key."""
+_BRIEF = Repr()  # what came may be long, and lists within lists
 _BRIEF.maxlevel, _BRIEF.maxstring = 2, 80
 
 
 def _read(name_or_path: str | Path) -> dict[str, Any]:
     path = Path(name_or_path)
     if path.suffix in {".yaml", ".yml"} or len(path.parts) > 1:
-        if not path.is_file():
-            raise InputError(f"recipe file '{path}' does not exist; packaged recipes: {', '.join(packaged_recipes())}")
-        if path.stat().st_size > _MAX_RECIPE_BYTES:
-            raise InputError(f"recipe file '{path}' has more than {_MAX_RECIPE_BYTES:,} bytes: that is no recipe")
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"recipe file '{path}' cannot be read: {error}") from None
+        text = _file_text(path)
     else:
         text = recipe_text(str(name_or_path))
     try:
-        data = _parse(text)
+        data = parse(text)
     except yaml.YAMLError as error:
         raise InputError(f"recipe '{name_or_path}' is not valid YAML: {error}") from None
     if not isinstance(data, dict):
@@ -206,61 +239,38 @@ def _read(name_or_path: str | Path) -> dict[str, Any]:
     return data
 
 
-def _parse(text: str) -> Any:
-    """What YAML text holds. Raises: yaml.YAMLError, also for what PyYAML trips over (a month 13, endless nesting)."""
+def _file_text(path: Path) -> str:
     try:
-        return yaml.safe_load(text)
-    except (ValueError, RecursionError) as error:
-        raise yaml.YAMLError(str(error)) from None
-
-
-def _scalar(text: str) -> Any:
-    """A value from the command line. YAML 1.1 reads `1e-4` as text; people mean the number."""
-    value = _parse(text)
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
+        if not path.is_file():  # opening a pipe or a device might never end
+            what = "is no file" if path.exists() else "does not exist"
+            raise InputError(f"recipe file '{path}' {what}; packaged recipes: {', '.join(packaged_recipes())}")
+        with path.open("rb") as stream:
+            content = stream.read(_MAX_RECIPE_BYTES + 1)
+        if len(content) > _MAX_RECIPE_BYTES:
+            raise InputError(f"recipe file '{path}' has more than {_MAX_RECIPE_BYTES:,} bytes: that is no recipe")
+        return content.decode("utf-8")
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a NUL in the name
+        raise InputError(f"recipe file '{path}' cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
 def _override(data: dict[str, Any], key: str, text: str) -> str | None:
     """Write one override into `data`; the problem in words, or None."""
-    parts = key.split(".")
+    parts, key = key.split("."), legible(key)
+    if len(parts) > _MAX_PARTS:
+        return f"{key}…: a key has at most {_MAX_PARTS} parts"
     try:
-        value = _scalar(text)
+        value = scalar(text)
     except yaml.YAMLError:
-        return f"{key}: the value '{text}' is not valid YAML"
+        return f"{key}: the value '{legible(text)}' is not valid YAML"
     stages = data.get("stages")
     if parts[0] in Stage.model_fields and parts[0] not in Recipe.model_fields and isinstance(stages, list):
-        return next((p for stage in stages if (p := _write(stage, parts, value, key))), None)
-    return _write(data, parts, value, key)
-
-
-def _write(node: Any, parts: list[str], value: Any, key: str) -> str | None:
-    for i, part in enumerate(parts):
-        last = i == len(parts) - 1
-        if isinstance(node, list):
-            if not part.isdecimal() or int(part) >= len(node):
-                return f"{key}: '{part}' must be an index below {len(node)}"
-            if last:
-                node[int(part)] = value
-            else:
-                node = node[int(part)]
-        elif isinstance(node, dict):
-            if last:
-                node[part] = value
-            else:
-                node = node.setdefault(part, {})
-        else:
-            return f"{key}: '{'.'.join(parts[:i])}' holds a value, not keys"
-    return None
+        return next((p for stage in stages if (p := put(stage, parts, value, key))), None)
+    return put(data, parts, value, key)
 
 
 def _explain(problem: Any, model: type[BaseModel]) -> str:
     """One pydantic problem as `where: what is wrong`, with the nearest key for a misspelt one."""
-    where = ".".join(map(str, problem["loc"]))
+    where = ".".join(map(legible, problem["loc"]))
     if problem["type"] != "extra_forbidden":
         got = "" if problem["type"] == "missing" else f" (got {_BRIEF.repr(problem['input']):.80})"
         return f"{where}: {problem['msg'][0].lower()}{problem['msg'][1:]}{got}"
@@ -269,7 +279,7 @@ def _explain(problem: Any, model: type[BaseModel]) -> str:
         if isinstance(part, str) and hasattr(owner, "model_fields") and part in owner.model_fields:
             owner = _model_in(owner.model_fields[part].annotation)
     known = getattr(owner, "model_fields", {})
-    return f"{where}: " + unknown("key", str(problem["loc"][-1]), known)
+    return f"{where}: " + unknown("key", legible(problem["loc"][-1]), known)
 
 
 def _model_in(annotation: Any) -> Any:

@@ -24,7 +24,7 @@ def rows(path: Path, columns: dict[str, str] | None = None) -> list[Row]:
 def write(path: Path) -> Path:
     """The same four rows in the format that the suffix names."""
     records = [{"text": text, "label": str(i)} for i, text in enumerate(TEXTS)]
-    suffix = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
+    suffix = path.with_suffix("").suffix if path.suffix.lower() == ".gz" else path.suffix
     plain = path.with_name("plain" + suffix)
     if suffix == ".parquet":
         parquet.write_table(arrow.Table.from_pylist(records), plain)
@@ -39,11 +39,11 @@ def write(path: Path) -> Path:
             writer.writerows(records)
     data = plain.read_bytes()
     plain.unlink()
-    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    path.write_bytes(gzip.compress(data) if path.suffix.lower() == ".gz" else data)
     return path
 
 
-@pytest.mark.parametrize("packed", ["", ".gz"])
+@pytest.mark.parametrize("packed", ["", ".gz", ".GZ"])
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".tsv", ".parquet", ".json"])
 def test_every_format_gives_the_same_rows(tmp_path: Path, suffix: str, packed: str) -> None:
     found = rows(write(tmp_path / f"data{suffix}{packed}"))

@@ -74,7 +74,7 @@ def test_the_objective_is_the_papers() -> None:
 def test_the_hash_is_that_of_the_content(tmp_path: Path) -> None:
     recipe = Recipe.model_validate(GOOD)
     # Written down: an interrupted run is found again by it, also by the next version of affinage.
-    assert recipe.sha256 == "f70b0b6dd21983f1f57315c92f9f0e72f3c05d3a6d9b17b55ae3d4949539ada2"
+    assert recipe.sha256 == "a1b4b1bd6ca6bc4c8f6e3fd7866ae652d4ded1a2a448d8a3debd60ba80c50daf"
     reordered = Recipe.load(written(tmp_path, {key: GOOD[key] for key in reversed(GOOD)}))
     explicit = Recipe.load(written(tmp_path, {**GOOD, "teachers": [], "task": None}))
     assert recipe.sha256 == reordered.sha256 == explicit.sha256
@@ -91,6 +91,8 @@ def test_the_hash_is_that_of_the_content(tmp_path: Path) -> None:
         ("training.learning_rate", "1e-4", lambda r: r.stages[0].training.learning_rate == 1e-4),
         ("training.max_steps", "null", lambda r: r.stages[0].training.max_steps is None),
         ("masking.whole_words", "true", lambda r: r.stages[0].masking.whole_words is True),
+        ("guards.no_progress", "off", lambda r: r.stages[0].guards.no_progress == "off"),
+        ("guards.bad_teacher", "warn", lambda r: r.stages[0].guards.bad_teacher == "warn"),
         ("held_out", "0.1", lambda r: r.stages[0].held_out == 0.1),
         ("losses.0.params.temperature", "4", lambda r: r.stages[0].losses[0].params["temperature"] == 4),
         ("stages.0.losses.2.weight", "0", lambda r: r.stages[0].losses[2].weight == 0),
@@ -130,6 +132,14 @@ def test_an_override_of_a_stages_key_reaches_every_stage(tmp_path: Path) -> None
         ("training.epochs", "many", "stages.0.training.epochs: input should be a valid number"),
         ("training.precision", "fp8", "input should be 'auto', 'fp32' or 'bf16' (got 'fp8')"),
         ("masking.probability", "1.5", "less than or equal to 1"),
+        ("guards.bad_teacher", "skip", "guards.bad_teacher: input should be 'warn', 'stop' or 'off' (got 'skip')"),
+        ("guards.non_finite", "off", "guards.non_finite: input should be 'skip' or 'stop' (got False)"),
+        (
+            "training.learning_rate",
+            ".inf",
+            "stages.0.training.learning_rate: input should be a finite number (got inf)",
+        ),
+        ("training.seed", "4294967296", "training.seed: input should be less than 4294967296"),
         ("name", "[", "name: the value '[' is not valid YAML"),
         ("training.seed", "2024-13-45", "training.seed: the value '2024-13-45' is not valid YAML"),
         ("stages", "[]", "stages: "),
@@ -171,7 +181,7 @@ def test_all_problems_are_named_at_once(tmp_path: Path) -> None:
         (b"\x00\x01\x02", "is not valid YAML"),
         (b"\x89PNG\r\n\xff\xfe", "cannot be read"),
         ("name: été".encode("latin-1"), "cannot be read"),
-        (b"#" * 1_000_001, "more than 1,000,000 bytes"),
+        (b"#" * 100_001, "more than 100,000 bytes"),
         (b"[" * 500, "is not valid YAML"),
         (b"name: !!python/object/apply:os.system ['true']", "is not valid YAML"),
         (b"1: 2\n", "name: field required"),
@@ -185,13 +195,13 @@ def test_a_recipe_that_unfolds_without_end_is_refused_quickly(tmp_path: Path) ->
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12)]
     message = refused(written(tmp_path, "\n".join([*lines, "name: *a11"])))
-    assert "name: input should be a valid string" in message and len(message) < 5000
+    assert message.endswith("line 5, column 5: more than 10,000 keys and values")
 
 
 def test_a_missing_file_or_a_folder_is_named(tmp_path: Path) -> None:
     assert "does not exist; packaged recipes: distilcamembert" in refused(tmp_path / "none.yaml")
     (tmp_path / "folder.yaml").mkdir()
-    assert "does not exist" in refused(tmp_path / "folder.yaml")
+    assert "is no file" in refused(tmp_path / "folder.yaml")
 
 
 def test_settings_of_the_command_line() -> None:

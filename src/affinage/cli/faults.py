@@ -1,12 +1,9 @@
 """Which errors a person can cause, and what is said about each."""
 
-import errno
-import sys
-from typing import Any
-
 import typer
 
 from affinage.errors import AffinageError, MissingExtra
+from affinage.training.writing import failures, is_full
 
 _TRAIN = {"accelerate", "datasets", "huggingface_hub", "jinja2", "matplotlib", "pyarrow", "safetensors", "tensorboard"}
 _TRAIN |= {"torch", "transformers"}
@@ -14,13 +11,8 @@ _FULL = "the disk is full; free some space and run the same command again: train
 
 
 def foreseen() -> tuple[type[BaseException], ...]:
-    """The kinds of exception among which `explain` finds those that a person can cause.
-
-    Asked for when one is on its way, because safetensors, which has one of its own, is only imported by then if at all.
-    """
-    safetensors: Any = sys.modules.get("safetensors")
-    late = () if safetensors is None else (safetensors.SafetensorError,)
-    return (AffinageError, typer.TyperException, ModuleNotFoundError, OSError, RuntimeError, *late)
+    """The kinds of exception among which `explain` finds those that a person can cause."""
+    return (AffinageError, typer.TyperException, ModuleNotFoundError, *failures())
 
 
 def explain(error: BaseException) -> tuple[str, int] | None:
@@ -35,7 +27,7 @@ def explain(error: BaseException) -> tuple[str, int] | None:
             return (str(MissingExtra(module, "train")), 2) if module in _TRAIN else None
         case typer.Abort():
             return "interrupted", 130
-    if _is_full(error):
+    if is_full(error):
         return _FULL, 2
     if type(error).__name__ == "SafetensorError" and "I/O error: " in str(error):
         return f"weights cannot be read or written: {str(error).rpartition('I/O error: ')[2]}", 2
@@ -52,10 +44,3 @@ def _usage(error: typer.TyperException) -> str:
     context = getattr(error, "ctx", None)
     hint = f"\nsee: {context.command_path} --help" if context is not None else ""
     return error.format_message().rstrip(".") + hint
-
-
-def _is_full(error: BaseException) -> bool:
-    """Whether a write failed for want of space: safetensors and torch.save say it in words of their own."""
-    if isinstance(error, OSError):
-        return error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return "No space left on device" in str(error) or "inline_container" in str(error)

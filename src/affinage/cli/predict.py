@@ -1,5 +1,6 @@
 """`affinage predict`: texts from arguments, a file or standard input -> what the model says about each."""
 
+import io
 import json
 import logging
 import sys
@@ -14,6 +15,9 @@ from affinage.cli.options import Model, Quiet
 from affinage.errors import DataError, InputError
 
 log = logging.getLogger(__name__)
+
+MAX_BYTES = 256 * 2**20
+"""Of a file or of standard input: all of it is read before the first answer."""
 
 
 def predict(
@@ -106,21 +110,24 @@ def _inputs(texts: list[str] | None, file: Path | None, *, answered: bool) -> li
         return None
     if sys.stdin is None or sys.stdin.isatty():
         raise InputError("nothing to predict: give texts, --file FILE, or lines on standard input")
-    return _lines(sys.stdin.buffer.read(), "standard input", objects=False)
+    return _lines(sys.stdin.buffer.read(MAX_BYTES + 1), "standard input", objects=False)
 
 
 def _read(file: Path) -> bytes:
     try:
-        return file.read_bytes()
+        with file.open("rb") as stream:
+            return stream.read(MAX_BYTES + 1)
     except OSError as error:
         raise InputError(f"file '{file}' cannot be read: {error.strerror}") from None
 
 
 def _lines(data: bytes, where: str, *, objects: bool) -> list[Any]:
     """The lines that are not blank. Raises: InputError or DataError where there is none, or one is no UTF-8 or JSON."""
+    if len(data) > MAX_BYTES:
+        raise InputError(f"{where} has more than {MAX_BYTES:,} bytes; give it in parts")
     found: list[Any] = []
     blank = 0
-    for number, raw in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
+    for number, raw in enumerate(io.BytesIO(data.removeprefix(b"\xef\xbb\xbf")), 1):
         try:
             line = raw.decode("utf-8").strip()
             if line:
@@ -133,9 +140,11 @@ def _lines(data: bytes, where: str, *, objects: bool) -> list[Any]:
             raise DataError(
                 f"{where}:{number}: not JSON: {error.msg.removesuffix(' at')} at character {error.pos + 1}"
             ) from None
+        except (ValueError, RecursionError) as error:  # an integer of more than 4,300 digits, brackets without end
+            raise DataError(f"{where}:{number}: not JSON that can be read: {str(error)[:100]}") from None
         blank += not line
     if not found:
         raise InputError(f"{where} is empty: expected one text a line")
-    if blank > 1:  # the last line ends with a line break
+    if blank:
         log.info("%s: blank lines skipped", where)
     return found

@@ -7,7 +7,6 @@ here. Special tokens and type ids are those of the tokenizer's own template. Let
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +17,8 @@ from affinage.errors import InputError
 
 Ints = NDArray[np.int64]
 
-_CHUNK = 1024  # texts encoded at a time: bounds the memory of tokenizers' own objects
+_CHUNK = 1024  # texts encoded at a time, and
+_CHARACTERS = 2**20  # of them all: bounds the memory of tokenizers' own objects, some 100 bytes a character
 _SPACE_PIECES = frozenset("▁Ġ")  # a piece that is only a word boundary (Metaspace, byte-level)
 _VISIBLE = re.compile(r"\S")
 
@@ -177,8 +177,7 @@ def span_target(row: Row, answer_start: int, answer_text: str) -> tuple[int, int
 
 def _encode(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[_Tokens]:
     """Every text as tokens without special tokens, offsets trimmed to visible characters."""
-    remaining = iter(texts)
-    while chunk := list(islice(remaining, _CHUNK)):
+    for chunk in _chunks(texts):
         for text, encoding in zip(chunk, tokenizer.encode_batch(chunk, add_special_tokens=False), strict=True):
             offsets = np.array(encoding.offsets, np.int64).reshape(-1, 2)
             # Metaspace's "▁" before the first word of a text claims that word's first letter: it stands for no letter.
@@ -186,6 +185,19 @@ def _encode(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[_Tokens]:
                 if piece in _SPACE_PIECES:
                     offsets[i, 1] = offsets[i, 0]
             yield _Tokens(np.array(encoding.ids, np.int64), _trim(text, offsets))
+
+
+def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
+    chunk: list[str] = []
+    characters = 0
+    for text in texts:
+        chunk.append(text)
+        characters += len(text)
+        if len(chunk) == _CHUNK or characters >= _CHARACTERS:
+            yield chunk
+            chunk, characters = [], 0
+    if chunk:
+        yield chunk
 
 
 def _trim(text: str, offsets: Ints) -> Ints:

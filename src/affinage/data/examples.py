@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from reprlib import Repr
 from typing import Any, TypeAlias
 
 from affinage.data.lines import undecodable
@@ -57,7 +58,15 @@ Example: TypeAlias = TextExample | PairExample | TokenExample | SpanExample
 
 MAX_PROBLEMS = 10
 """Bad rows named in one error."""
+MAX_ROWS = 5_000_000
+"""Of a part: all of them are kept in memory."""
+MAX_TEXT = 2**20
+"""Characters of a text, and words of a sentence: no model reads a tenth of that."""
+MAX_LABEL = 200
+"""Characters."""
 
+_BRIEF = Repr()  # what came may be long, and lists within lists
+_BRIEF.maxlevel, _BRIEF.maxstring = 2, 60
 _OPTIONAL = {"id"}
 _TAG = re.compile(r"O|[BI]-\S+")
 
@@ -76,6 +85,8 @@ def read_examples(
     examples: list[Example] = []
     problems: list[str] = []
     for row in islice(read_rows(source, columns=chosen, optional=_OPTIONAL), limit):
+        if len(examples) == MAX_ROWS:
+            raise DataError(f"{row.where}: more than {MAX_ROWS:,} rows up to here; give a part of them")
         try:
             examples.append(make(row, task))
         except _BadRowError as problem:
@@ -140,7 +151,10 @@ def _token_example(row: Row, task: Task) -> TokenExample:
         if not word.strip():
             raise _BadRowError(f"token {i + 1} is blank")
         if not _TAG.fullmatch(tag):
-            raise _BadRowError(f"tag {tag!r} of token {i + 1} ({word!r}) is not BIO: expected O, B-TYPE or I-TYPE")
+            raise _BadRowError(
+                f"tag {_BRIEF.repr(tag)} of token {i + 1} ({_BRIEF.repr(word)}) is not BIO: expected O, B-TYPE or "
+                "I-TYPE"
+            )
     return TokenExample(words, tags, row.where)
 
 
@@ -172,6 +186,8 @@ def _text(row: Row, field: str) -> str:
         raise _BadRowError(f"'{field}' must be text, got {_got(value)}")
     if not value.strip():
         raise _BadRowError(f"'{field}' is blank")
+    if len(value) > MAX_TEXT:
+        raise _BadRowError(f"'{field}' has {len(value):,} characters, more than {MAX_TEXT:,}; cut it into several rows")
     _check_characters(value, field)
     return value
 
@@ -187,6 +203,8 @@ def _label(row: Row, task: Task) -> str:
     text = str(value).strip()
     if not text:
         raise _BadRowError("'label' is blank")
+    if len(text) > MAX_LABEL:
+        raise _BadRowError(f"'label' has {len(text):,} characters, more than {MAX_LABEL}: is it another column?")
     if names and re.fullmatch(r"-?[0-9]{1,9}", text):
         if not 0 <= int(text) < len(names):
             known = ", ".join(f"{i} = {name}" for i, name in enumerate(names))
@@ -205,6 +223,8 @@ def _strings(row: Row, field: str) -> tuple[str, ...]:
         raise _BadRowError(
             f"'{field}' must be a list of strings, got {_got(wrong)}{' in it' * isinstance(value, list)}"
         )
+    if len(value) + sum(map(len, value)) > MAX_TEXT:
+        raise _BadRowError(f"'{field}' is longer than {MAX_TEXT:,} characters; cut the sentence into several rows")
     for text in value:
         _check_characters(text, field)
     return tuple(value)
@@ -239,4 +259,4 @@ def _check_characters(text: str, field: str) -> None:
 
 
 def _got(value: Any) -> str:
-    return "nothing" if value is None else f"{type(value).__name__} {value!r:.60}"
+    return "nothing" if value is None else f"{type(value).__name__} {_BRIEF.repr(value):.60}"

@@ -4,18 +4,26 @@ import csv
 import json
 import re
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from shutil import copyfileobj
+from tempfile import TemporaryFile
+from typing import Any, BinaryIO
 
-from affinage.data.lines import MAX_LINE, open_bytes, read_lines
-from affinage.errors import DataError, MissingExtra
+from affinage.data.lines import MAX_LINE, is_gzip, open_bytes, read_lines
+from affinage.data.unfolding import rows_at_once
+from affinage.errors import DataError, MissingExtra, legible
 
 Record = tuple[str, dict[str, Any]]
 """Where it stands ("file:line", "file#17"), and its columns."""
 
-MAX_JSON = 512 * 2**20
-"""Bytes that a whole-file JSON may have; JSONL has no such limit."""
+MAX_JSON = 128 * 2**20
+"""Characters that a whole-file JSON may have; JSONL has no such limit."""
+MAX_COLUMNS = 10_000
+MAX_WORDS = 100_000
+"""Of a sentence in CoNLL."""
 
 
 def read_jsonl(path: Path) -> Iterator[Record]:
@@ -61,6 +69,10 @@ def read_conll(path: Path) -> Iterator[Record]:
             expected = f"{width} columns as before" if width > 1 else "a word and its tag"
             raise DataError(f"{path}:{number}: expected {expected}, got {len(cells)}: {line[:60]!r}")
         start = start if words else number
+        if len(words) == MAX_WORDS:
+            raise DataError(
+                f"{path}:{start}: the sentence has more than {MAX_WORDS:,} words; end each with a blank line"
+            )
         words.append(cells[0])
         tags.append(cells[-1])
     if words:
@@ -83,7 +95,9 @@ def read_json(path: Path) -> Iterator[Record]:
             inside = f"{at}.paragraphs[{p}]"
             for q, question in enumerate(_items(paragraph, "qas", inside)):
                 record = _object(question, f"{inside}.qas[{q}]")
-                where = f"{path}#{record['id']}" if isinstance(record.get("id"), str) else f"{inside}.qas[{q}]"
+                name = record.get("id")
+                named = isinstance(name, str) and len(name) < 100 and name.isprintable()
+                where = f"{path}#{name}" if named else f"{inside}.qas[{q}]"
                 yield where, {"title": article.get("title"), "context": paragraph.get("context"), **record}
 
 
@@ -94,17 +108,22 @@ def read_parquet(path: Path) -> Iterator[Record]:
         from pyarrow import parquet
     except ImportError:
         raise MissingExtra("pyarrow", "train") from None
+    # ArithmeticError, LookupError: a date that Python has no object for, a time zone without a name.
+    faults = (arrow.ArrowException, ArithmeticError, LookupError, OSError, EOFError, TypeError, ValueError, zlib.error)
     number = 0
-    with open_bytes(path) as raw:
+    with _seekable(path) as raw:
         try:
             if not raw.read(1):
                 return
             raw.seek(0)
-            for batch in parquet.ParquetFile(raw).iter_batches(batch_size=1024):
+            table = parquet.ParquetFile(raw)
+            _check_header(table.schema_arrow.names, f"{path}#1")
+            rows = rows_at_once(f"{path}#1", table)
+            for batch in table.iter_batches(batch_size=rows):
                 for record in batch.to_pylist():
                     number += 1
                     yield f"{path}#{number}", record
-        except (arrow.ArrowException, OSError, EOFError, zlib.error, ValueError) as error:  # ValueError: not UTF-8
+        except faults as error:
             raise DataError(f"{path}#{number + 1}: is not readable Parquet: {_first_line(error)}") from None
 
 
@@ -124,48 +143,97 @@ FORMATS: dict[str, Callable[[Path], Iterator[Record]]] = {
 
 def _delimited(path: Path, delimiter: str) -> Iterator[Record]:
     csv.field_size_limit(max(MAX_LINE, csv.field_size_limit()))  # the default of 131,072 cuts long articles
-    rows = csv.reader((line for _, line in read_lines(path)), delimiter=delimiter, strict=True)
+    spent = 0
+
+    def lines() -> Iterator[str]:
+        nonlocal spent
+        for number, line in read_lines(path):
+            spent += len(line)
+            if spent > MAX_LINE:
+                raise DataError(
+                    f"{path}:{number}: a row of more than {MAX_LINE:,} characters ends here or later; is a quote left "
+                    "open before?"
+                )
+            yield line
+
+    rows = csv.reader(lines(), delimiter=delimiter, strict=True)
     header: list[str] | None = None
     while True:
         where = f"{path}:{rows.line_num + 1}"  # a quoted cell may span lines: name the first
+        spent = 0
         try:
             cells = next(rows)
         except StopIteration:
             return
         except csv.Error as error:
-            raise DataError(f"{where}: {error}; close each quote, and double one inside a quoted cell") from None
+            raise DataError(
+                f"{where}: {legible(error)}; close each quote, and double one inside a quoted cell"
+            ) from None
         if not cells:
             continue
         if header is None:
             header = cells
-            if len(set(header)) < len(header):
-                twice = sorted({name for name in header if header.count(name) > 1})
-                raise DataError(f"{where}: the header names a column twice: {', '.join(map(repr, twice))}")
+            _check_header(header, where)
         elif len(cells) != len(header):
             raise DataError(f"{where}: the row has {len(cells)} cells, the header has {len(header)}")
         else:
             yield where, dict(zip(header, cells, strict=True))
 
 
+def _check_header(header: list[str], where: str) -> None:
+    if len(header) > MAX_COLUMNS:
+        raise DataError(f"{where}: the header names {len(header):,} columns, more than {MAX_COLUMNS:,}")
+    if twice := sorted(name for name, times in Counter(header).items() if times > 1):
+        names = ", ".join(f"{name[:60]!r}" for name in twice[:10])
+        raise DataError(f"{where}: the header names a column twice: {names}")
+
+
+@contextmanager
+def _seekable(path: Path) -> Iterator[BinaryIO]:
+    """The bytes of a file, in any order: a .gz, which would be unpacked again at each step back, is unpacked aside."""
+    with open_bytes(path) as raw:
+        if not is_gzip(path):
+            yield raw
+            return
+        with TemporaryFile() as aside:
+            try:
+                copyfileobj(raw, aside)
+            except (OSError, EOFError, zlib.error) as error:
+                raise DataError(f"{path}#1: cannot be unpacked: {_first_line(error)}") from None
+            aside.seek(0)
+            yield aside
+
+
 def _whole(path: Path) -> str:
     parts, size = [], 0
-    for _, line in read_lines(path):
+    for number, line in read_lines(path):
         size += len(line)
         if size > MAX_JSON:
-            raise DataError(f"{path}: has more than {MAX_JSON:,} characters; write it as .jsonl, which is streamed")
+            raise DataError(
+                f"{path}:{number}: more than {MAX_JSON:,} characters up to here; write it as .jsonl, which is streamed"
+            )
         parts.append(line)
     return "".join(parts)
 
 
 def _parse(text: str, path: Path, first_line: int, *, hint: str = "") -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_each_once)
     except json.JSONDecodeError as error:
         where = f"{path}:{first_line + error.lineno - 1}"
         problem = f"{error.msg.removesuffix(' at')} at column {error.colno}"
         raise DataError(f"{where}: is not valid JSON: {problem}{hint}") from None
-    except (ValueError, RecursionError) as error:  # an integer of more than 4,300 digits, brackets without end
+    # An integer of more than 4,300 digits, brackets without end, a key that stands in an object twice.
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}:{first_line}: is not JSON that can be read: {_first_line(error)}") from None
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        name = next(name for name, times in Counter(name for name, _ in pairs).items() if times > 1)
+        raise ValueError(f"the key {name[:60]!r} stands in an object twice")
+    return found
 
 
 def _object(value: Any, where: str) -> dict[str, Any]:
@@ -182,4 +250,4 @@ def _items(value: Any, key: str, where: str) -> list[Any]:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    return legible((str(error).strip() or type(error).__name__).splitlines()[0], 200)

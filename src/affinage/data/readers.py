@@ -7,7 +7,8 @@ from typing import Any
 
 from affinage.data.formats import FORMATS, Record
 from affinage.data.hub import looks_like_hub_name, read_hub, split_names
-from affinage.errors import DataError, InputError
+from affinage.data.lines import is_gzip
+from affinage.errors import DataError, InputError, legible
 
 PARTS: dict[str, tuple[str, ...]] = {
     "train": ("train",),
@@ -58,9 +59,9 @@ def find_parts(path: str | Path) -> dict[str, str]:
     Raises: InputError if there is nothing of the kind, or a part is there twice.
     """
     folder = Path(path)
-    if folder.is_dir():
+    if _is_there(folder) and folder.is_dir():
         return _parts_of(folder)
-    if folder.exists() or not looks_like_hub_name(str(path)):
+    if _is_there(folder) or not looks_like_hub_name(str(path)):
         _format(folder)
         return {"all": str(path)}
     if str(path).endswith("]"):
@@ -77,7 +78,11 @@ def find_parts(path: str | Path) -> dict[str, str]:
 
 def _parts_of(folder: Path) -> dict[str, str]:
     parts: dict[str, str] = {}
-    files = sorted(p for p in folder.iterdir() if _suffix(p) in FORMATS)
+    try:
+        inside = sorted(folder.iterdir())
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read: {error.strerror or error}") from None
+    files = [p for p in inside if _suffix(p) in FORMATS]
     for part, names in PARTS.items():
         found = [p for p in files if p.name.split(".")[0] in names]
         if len(found) > 1:
@@ -86,21 +91,21 @@ def _parts_of(folder: Path) -> dict[str, str]:
         if found:
             parts[part] = str(found[0])
     if not parts:
-        there = ", ".join(sorted(p.name for p in folder.iterdir())[:10]) or "nothing"
+        there = ", ".join(p.name for p in inside[:10]) or "nothing"
         raise InputError(f"{folder}: expected train.*, valid.* or test.* with a suffix of {_allowed()}; found {there}")
     return parts
 
 
 def _records(source: str | Path, split: str | None) -> Iterator[Record]:
     path = Path(source)
-    if not path.exists() and looks_like_hub_name(str(source)):
+    if not _is_there(path) and looks_like_hub_name(str(source)):
         return read_hub(str(source), split)
     return FORMATS[_format(path)](path)
 
 
 def _format(path: Path) -> str:
     """The key of `FORMATS` for `path`. Raises: InputError if it does not exist, is a folder, or has no known suffix."""
-    if not path.exists():
+    if not _is_there(path):
         raise InputError(
             f"{path}: does not exist; expected a file ({_allowed()}), a folder of parts, or the name of a hub dataset"
         )
@@ -112,8 +117,16 @@ def _format(path: Path) -> str:
     return suffix
 
 
+def _is_there(path: Path) -> bool:
+    """Raises: InputError where that cannot be told: a name too long for a disk, a folder closed to us."""
+    try:
+        return path.exists()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
 def _suffix(path: Path) -> str:
-    return (path.with_suffix("") if path.suffix.lower() == ".gz" else path).suffix.lower()
+    return (path.with_suffix("") if is_gzip(path) else path).suffix.lower()
 
 
 def _allowed() -> str:
@@ -121,7 +134,7 @@ def _allowed() -> str:
 
 
 def _missing(fields: list[str], columns: Mapping[str, str], record: Mapping[str, Any]) -> str:
-    there = [str(name) for name in record]
+    there = [legible(name, 60) for name in record]
     taken = set(columns.values())
     example = next((name for name in there if name not in taken), there[0] if there else "name")
     names = ", ".join(f"'{columns[f]}'" for f in fields)

@@ -26,6 +26,7 @@ from affinage.training.allocator import keep_big_buffers
 from affinage.training.arguments import computes_in_bf16
 from affinage.training.clock import Clock
 from affinage.training.curves import curves
+from affinage.training.guards import Guard
 from affinage.training.interruption import StopOnInterrupt
 from affinage.training.processes import processes
 from affinage.training.progress import RichProgress
@@ -180,6 +181,8 @@ def train_task_model(
         ],
     )
     checkpoint = folder.last_checkpoint()
+    guard = Guard(run.recipe.stages[0].guards)
+    guard.watch(trainer, checkpoint)
     train(trainer, checkpoint, stop=stop)
     last_loss = next((entry["loss"] for entry in reversed(trainer.state.log_history) if "loss" in entry), None)
     return trainer.best_checkpoint, TrainingRun(
@@ -189,6 +192,7 @@ def train_task_model(
         losses={} if last_loss is None else {"cross_entropy": last_loss},
         held_out={} if trainer.state.best_metric is None else {run.task.metrics[0]: trainer.state.best_metric},
         curves=curves(trainer.state.log_history, {"loss": "cross_entropy"}),
+        findings=guard.findings,
     )
 
 
