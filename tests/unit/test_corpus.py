@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import affinage.data.corpus as corpus
+import affinage.data.shards as shards
 from affinage.data.corpus import corpus_files, corpus_lines, fingerprint, is_held_out
 from affinage.errors import DataError, InputError
 from tiny import SENTENCES
@@ -53,7 +53,7 @@ def test_a_folder_is_its_text_files_in_sorted_order(tmp_path: Path) -> None:
 def test_a_bad_file_is_named_with_its_line(
     content: bytes, name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(corpus, "MAX_LINE_BYTES", 100)
+    monkeypatch.setattr(shards, "MAX_LINE_BYTES", 100)
     with pytest.raises(DataError) as caught:
         lines_of(file(tmp_path, content, name))
     assert message in str(caught.value)
@@ -61,7 +61,7 @@ def test_a_bad_file_is_named_with_its_line(
 
 
 def test_a_line_of_just_the_longest_length_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(corpus, "MAX_LINE_BYTES", 100)
+    monkeypatch.setattr(shards, "MAX_LINE_BYTES", 100)
     assert lines_of(file(tmp_path, b"a" * 99 + b"\n" + b"b" * 100)) == ["a" * 99, "b" * 100]
 
 
@@ -79,6 +79,21 @@ def test_a_missing_path_is_named(name: str, tmp_path: Path, monkeypatch: pytest.
         corpus_files([name])
     with pytest.raises(InputError, match="does not exist"):
         corpus_files([tmp_path / name])
+
+
+def test_a_pattern_is_the_files_that_match_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "b").mkdir()
+    for name in ("a-1.txt", "a-2.txt", "b/a-3.txt", "c.txt", "[d].txt"):
+        file(tmp_path, name.encode(), name)
+    assert lines_of(tmp_path / "a-*.txt") == lines_of(tmp_path / "a-[12].txt") == ["a-1.txt", "a-2.txt"]
+    assert lines_of(tmp_path / "**" / "a-?.txt") == ["a-1.txt", "a-2.txt", "b/a-3.txt"]
+    assert lines_of(tmp_path / "[d].txt") == ["[d].txt"]  # a file of that very name
+    with pytest.raises(InputError, match=r"z\*\.txt' matches no file"):
+        corpus_files([tmp_path / "z*.txt"])
+
+
+def test_a_line_may_end_in_any_way(tmp_path: Path) -> None:
+    assert lines_of(file(tmp_path, b"un\rdeux\r\ntrois\n\rquatre\r\r")) == ["un", "deux", "trois", "quatre"]
 
 
 def test_nothing_an_empty_file_and_an_empty_folder_are_refused(tmp_path: Path) -> None:

@@ -1,22 +1,20 @@
-"""Raw text for pre-training and distillation: one paragraph or sentence a line, from files, folders or the hub."""
+"""Raw text for pre-training and distillation: one paragraph or sentence a line; files, folders, URLs or the hub."""
 
-import gzip
+import glob
 import hashlib
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from affinage.errors import DataError, InputError
-
-SUFFIXES = (".txt", ".txt.gz", ".text", ".md")
-MAX_LINE_BYTES = 16 * 2**20
-"""A longer line is refused: it is a binary file or one without line breaks."""
+from affinage.data.shards import SUFFIXES, shown, steadily
+from affinage.data.sources import open_shards
+from affinage.errors import InputError
 
 
 def corpus_files(sources: Sequence[str | Path]) -> list[Path | str]:
-    """The files behind the sources, folders expanded in sorted order; what is no path is kept as a hub name.
+    """The files behind the sources; URLs, and what is no path and thus a hub name, are kept as they are.
 
-    A source given twice is read twice.
+    Folders and patterns (`*`, `?`, `[…]`, `**`) are expanded in sorted order. A source given twice is read twice.
 
     Raises: InputError where nothing is given, a path does not exist, or a folder holds no text file.
     """
@@ -32,7 +30,14 @@ def corpus_files(sources: Sequence[str | Path]) -> list[Path | str]:
 
 
 def _files_in(source: str) -> list[Path | str]:
+    if "://" in source:
+        return [source]
     path = Path(source)
+    if any(sign in source for sign in "*?[") and not path.exists():
+        matching = sorted(p for name in glob.glob(source, recursive=True) if (p := Path(name)).is_file())
+        if not matching:
+            raise InputError(f"corpus '{source}' matches no file")
+        return list(matching)
     if path.is_dir():
         inside = sorted(p for p in path.rglob("*") if p.is_file() and p.name.endswith(SUFFIXES))
         if not inside:
@@ -42,6 +47,8 @@ def _files_in(source: str) -> list[Path | str]:
         if path.stat().st_size == 0:
             raise InputError(f"corpus file '{path}' is empty")
         return [path]
+    if path.exists():
+        raise InputError(f"corpus '{path}' is a pipe or a device; give files, for they are read more than once")
     if path.is_absolute() or source.startswith(".") or source.endswith((*SUFFIXES, "/")) or source.count("/") > 1:
         raise InputError(f"corpus '{path}' does not exist")
     return [source]
@@ -49,8 +56,9 @@ def _files_in(source: str) -> list[Path | str]:
 
 def corpus_lines(files: Sequence[Path | str]) -> Iterator[str]:
     """Every non-empty line, stripped. Raises: DataError with file and line for what is not UTF-8 text."""
-    for file in files:
-        yield from _hub_lines(file) if isinstance(file, str) else _file_lines(file)
+    for shard in open_shards(files):
+        for lines, _ in steadily(shard, waits=()):
+            yield from lines
 
 
 def is_held_out(line: str, share: float) -> bool:
@@ -64,9 +72,12 @@ def spread(lines: Iterable[str], share: float) -> Iterator[str]:
 
 
 def fingerprint(file: Path | str) -> str:
-    """sha256 of a file's bytes, 64 hex digits; a hub name stands for itself. Raises: InputError if it is unreadable."""
+    """sha256 of a file's bytes, 64 hex digits; a URL or hub name stands for itself.
+
+    Raises: InputError if it is unreadable.
+    """
     if isinstance(file, str):
-        return file
+        return shown(file)
     try:
         with file.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
@@ -74,49 +85,6 @@ def fingerprint(file: Path | str) -> str:
         raise InputError(f"{file}: cannot be read: {error.strerror or error}") from None
 
 
-def _file_lines(path: Path) -> Iterator[str]:
-    opener = gzip.open if path.suffix == ".gz" else open
-    number = 0
-    try:
-        with opener(path, "rb") as stream:
-            while raw := stream.readline(MAX_LINE_BYTES + 1):
-                number += 1
-                if len(raw) > MAX_LINE_BYTES:
-                    raise DataError(
-                        f"{path}:{number}: a line of more than {MAX_LINE_BYTES:,} bytes; break the text into lines"
-                    )
-                line = _decode(raw, path, number)
-                if line:
-                    yield line
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}:{number + 1}: cannot be read: {error}") from None
-
-
-def _decode(raw: bytes, path: Path, number: int) -> str:
-    try:
-        line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}:{number}: not UTF-8 (byte {error.start + 1} of the line); convert the file first"
-        ) from None
-    if "\0" in line:
-        raise DataError(f"{path}:{number}: holds a NUL character, so this is no text file")
-    return line.strip()
-
-
-def _hub_lines(name: str) -> Iterator[str]:
-    """Lines of the `text` column of a hub data set, `name` or `name:configuration`, streamed."""
-    from datasets import load_dataset
-
-    repository, _, configuration = name.partition(":")
-    try:
-        rows = load_dataset(repository, configuration or None, split="train", streaming=True)
-        for number, row in enumerate(rows):
-            if "text" not in row:
-                raise DataError(f"{name}#{number}: no column 'text'; there are: {', '.join(row)}")
-            for line in str(row["text"]).splitlines():
-                if stripped := line.strip():
-                    yield stripped
-    except (OSError, ValueError, RuntimeError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"corpus '{name}' is no file or folder here, and the hub did not give it: {first}") from error
+def fingerprints(files: Sequence[Path | str]) -> dict[str, str]:
+    """Each file's name, without passwords -> its fingerprint."""
+    return {shown(file): fingerprint(file) for file in files}

@@ -1,7 +1,5 @@
 """Texts packed into rows of one length; each keeps its own special tokens and a segment number."""
 
-from collections import defaultdict
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,10 +8,11 @@ from affinage.data.tokens import TokenStore
 
 def cut(store: TokenStore, length: int) -> NDArray[np.int64]:
     """(P, 2) begin and end of the pieces of at most `length` tokens that the texts are cut into, in corpus order."""
-    pieces = []
-    for begin, end in zip(store.starts[:-1], store.starts[1:], strict=True):
-        pieces += [(i, min(i + length, end)) for i in range(begin, end, length)]
-    return np.asarray(pieces, dtype=np.int64).reshape(-1, 2)
+    begins, ends = store.starts[:-1], store.starts[1:]
+    counts = -((begins - ends) // length)
+    first = np.cumsum(counts) - counts
+    begin = np.repeat(begins, counts) + length * (np.arange(counts.sum()) - np.repeat(first, counts))
+    return np.stack([begin, np.minimum(begin + length, np.repeat(ends, counts))], axis=1)
 
 
 def pack(lengths: NDArray[np.int64], capacity: int) -> list[list[int]]:
@@ -24,15 +23,20 @@ def pack(lengths: NDArray[np.int64], capacity: int) -> list[list[int]]:
     if len(lengths) and int(lengths.max()) > capacity:
         raise ValueError(f"a piece of {int(lengths.max())} tokens does not fit a row of {capacity}")
     rows: list[list[int]] = []
-    open_rows: dict[int, list[int]] = defaultdict(list)  # room left -> rows
+    open_rows: list[list[int]] = [[] for _ in range(capacity + 1)]  # room left -> rows
+    rooms = 0  # bit r: there is a row with room r
     for number, needed in enumerate(lengths.tolist()):
-        room = next((r for r in range(needed, capacity + 1) if open_rows.get(r)), None)
-        if room is None:
+        enough = rooms >> needed
+        if not enough:
             row, room = len(rows), capacity
             rows.append([])
         else:
+            room = needed + (enough & -enough).bit_length() - 1
             row = open_rows[room].pop()
+            if not open_rows[room]:
+                rooms ^= 1 << room
         rows[row].append(number)
-        if room - needed:
+        if room > needed:
             open_rows[room - needed].append(row)
+            rooms |= 1 << (room - needed)
     return rows
