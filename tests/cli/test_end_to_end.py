@@ -137,7 +137,9 @@ def small_disk(place: Path) -> Iterator[Path]:
 
 def test_a_full_disk(refused: Refused, small_disk: Path) -> None:
     message = refused(*DISTIL, "--out", "small/out")
-    assert message.startswith("error: the disk is full; free some space and run the same command again")
+    assert message.startswith("error: 'small/out.partial")
+    assert "cannot be written: the disk is full" in message
+    assert "; free some space and run the same command again" in message
     assert not (small_disk / "out").exists()
 
 

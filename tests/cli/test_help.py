@@ -26,6 +26,7 @@ VERBS = [
             "benchmark",
             "report",
             "inspect",
+            "plan",
             "recipe",
             "list",
         )

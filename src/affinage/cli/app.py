@@ -25,6 +25,7 @@ from affinage.cli import (
     finetune,
     inspect,
     listing,
+    plan,
     predict,
     pretrain,
     recipe,
@@ -92,6 +93,7 @@ app.command()(predict.predict)
 app.command()(benchmark.benchmark)
 app.command()(report.report)
 app.command()(inspect.inspect)
+app.command()(plan.plan)
 app.add_typer(recipe.app, name="recipe")
 app.add_typer(listing.app, name="list")
 

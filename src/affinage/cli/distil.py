@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from affinage.cli.options import Json, MaxSteps, Out, Overwrite, Quiet, Recipe, Seed, Settings, overrides
+from affinage.cli.options import DryRun, Json, MaxSteps, Out, Overwrite, Quiet, Recipe, Seed, Settings, overrides
 from affinage.cli.results import show_report
 from affinage.errors import InputError
 
@@ -17,7 +17,7 @@ def distil(
     out: Out,
     corpus: Annotated[
         list[str] | None,
-        typer.Option("--corpus", metavar="CORPUS", help="Text files (.txt, .gz), folders, hub data sets."),
+        typer.Option("--corpus", metavar="CORPUS", help="Text (.txt, .gz), Parquet, folders, URLs, hub data sets."),
     ] = None,
     more_corpus: Annotated[
         list[str] | None, typer.Argument(metavar="MORE", help="More text: what a shell makes of --corpus *.txt.")
@@ -31,6 +31,7 @@ def distil(
     max_steps: MaxSteps = None,
     seed: Seed = None,
     overwrite: Overwrite = False,
+    dry_run: DryRun = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -44,11 +45,31 @@ def distil(
     affinage distil runs/teacher --corpus corpus/ --out runs/student
     affinage distil camembert-base --corpus corpus/*.txt.gz --out runs/student
     affinage distil runs/teacher --corpus corpus/ --set student.layers=[0,2,5] --max-steps 500 --out runs/three
+    affinage distil runs/teacher --corpus corpus/ --out runs/student --dry-run
     """
     # `--corpus corpus/*.txt` reaches us as one value and further arguments.
     files = [*(corpus or ()), *(more_corpus or ())]
     if not corpus:
         raise InputError("distil needs text: name it with --corpus, for example --corpus corpus/")
+    given = overrides(settings, max_steps=max_steps, seed=seed)
+    if dry_run:
+        from affinage.cli.dry_run import show_dry_run
+        from affinage.workflows.dry_run import distil_dry_run
+
+        show_dry_run(
+            distil_dry_run(
+                teacher,
+                corpus=files,
+                out=out,
+                recipe=recipe,
+                init_from=init_from,
+                overrides=given,
+                overwrite=overwrite,
+                quiet=quiet,
+            ),
+            as_json=as_json,
+        )
+        return
     from affinage.workflows.distil import distil as run
 
     report = run(
@@ -57,7 +78,7 @@ def distil(
         out=out,
         recipe=recipe,
         init_from=init_from,
-        overrides=overrides(settings, max_steps=max_steps, seed=seed),
+        overrides=given,
         overwrite=overwrite,
         quiet=quiet,
         command=ctx.obj,

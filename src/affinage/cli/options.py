@@ -27,6 +27,9 @@ MaxSteps = Annotated[
 Seed = Annotated[int | None, typer.Option("--seed", metavar="N", min=0, help="Short for --set training.seed=N.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output folder if it exists.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no log on stderr; errors still show.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Write nothing: check, train ten steps, say what it would take.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Write the result as JSON.")]
 Columns = Annotated[
     list[str] | None,

@@ -4,14 +4,14 @@ from typing import Annotated
 
 import typer
 
-from affinage.cli.options import Json, MaxSteps, Out, Overwrite, Quiet, Recipe, Seed, Settings, overrides
+from affinage.cli.options import DryRun, Json, MaxSteps, Out, Overwrite, Quiet, Recipe, Seed, Settings, overrides
 from affinage.cli.results import show_report
 
 
 def pretrain(
     ctx: typer.Context,
     corpus: Annotated[
-        list[str], typer.Argument(metavar="CORPUS", help="Text files (.txt, .gz), folders, hub data sets.")
+        list[str], typer.Argument(metavar="CORPUS", help="Text (.txt, .gz), Parquet, folders, URLs, hub data sets.")
     ],
     out: Out,
     recipe: Recipe = "mini-camembert",
@@ -22,6 +22,7 @@ def pretrain(
     max_steps: MaxSteps = None,
     seed: Seed = None,
     overwrite: Overwrite = False,
+    dry_run: DryRun = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -36,7 +37,20 @@ def pretrain(
     affinage pretrain corpus/ --out runs/teacher
     affinage pretrain corpus/*.txt.gz --from sentence-transformers/all-MiniLM-L6-v2 --out runs/teacher
     affinage pretrain corpus/ --set student.num_hidden_layers=4 --max-steps 500 --out runs/small
+    affinage pretrain corpus/ --out runs/teacher --dry-run
     """
+    given = overrides(settings, max_steps=max_steps, seed=seed)
+    if dry_run:
+        from affinage.cli.dry_run import show_dry_run
+        from affinage.workflows.dry_run import pretrain_dry_run
+
+        show_dry_run(
+            pretrain_dry_run(
+                corpus, out=out, recipe=recipe, init_from=init_from, overrides=given, overwrite=overwrite, quiet=quiet
+            ),
+            as_json=as_json,
+        )
+        return
     from affinage.workflows.pretrain import pretrain as run
 
     report = run(
@@ -44,7 +58,7 @@ def pretrain(
         out=out,
         recipe=recipe,
         init_from=init_from,
-        overrides=overrides(settings, max_steps=max_steps, seed=seed),
+        overrides=given,
         overwrite=overwrite,
         quiet=quiet,
         command=ctx.obj,

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from torch.utils.data import Sampler
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, PrinterCallback, Trainer, TrainingArguments
 
-from affinage.data.rows import EpochSampler, PackedRows
+from affinage.data.rows import PackedRows
+from affinage.data.streamed import Rows
 from affinage.training.cadence import LogWithCheckpoints, TellEpoch
+from affinage.training.sharding import compute_as_ddp_, gathered, in_pieces
 
 _LOSS_PARAMETERS = "losses.safetensors"
 
@@ -49,14 +51,14 @@ class SumTrainer(Trainer):
         model: nn.Module,
         args: TrainingArguments,
         *,
-        rows: PackedRows,
+        rows: Rows,
         held_out: PackedRows,
         tokenizer: PreTrainedTokenizerFast,
         callbacks: list[Any],
         scores: Callable[[], dict[str, float]] = dict,
     ) -> None:
         """`scores` gives further held-out figures at each evaluation."""
-        self._sampler = EpochSampler(len(rows), args.seed)
+        self._sampler = rows.sampler(args.seed)
         super().__init__(
             model=model,
             args=args,
@@ -69,6 +71,7 @@ class SumTrainer(Trainer):
         self.losses: WeightedLosses = model  # type: ignore[assignment]
         # Trainer adds a callback that prints every log to standard output, which is for results.
         self.remove_callback(PrinterCallback)
+        compute_as_ddp_(self.accelerator)
         self._scores, self._held_out = scores, held_out
         self._logged = torch.zeros(len(self.losses.names), dtype=torch.float64)
         self._logged_steps: set[int] = set()
@@ -92,7 +95,8 @@ class SumTrainer(Trainer):
         assert isinstance(num_items_in_batch, Tensor)
         counts = num_items_in_batch.clamp(min=1)
         # Gradients are averaged over processes; the counts are already those of all of them.
-        loss, totals = model(**inputs, scales=self.losses.weights / counts * self.args.world_size)
+        with self.accelerator.autocast():
+            loss, totals = model(**inputs, scales=self.losses.weights / counts * self.args.world_size)
         self._logged += (totals / counts).double().cpu()
         self._logged_steps.add(self.state.global_step)
         return loss
@@ -138,23 +142,33 @@ class SumTrainer(Trainer):
             yield self._prepare_inputs(rows.collate([rows[(0, row)] for row in mine[start : start + size]]))
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        # Under FSDP `state_dict` is the whole of the model, gathered from all processes, which therefore all come here.
+        if not self.args.should_save:
+            return
         folder = Path(output_dir or str(self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
-        self.losses.student.save_pretrained(folder)
-        if parameters := self.losses.loss_parameters():
+        student, parameters, weights = self.losses.student, self.losses.loss_parameters(), None
+        if state_dict is not None:
+            assert self.model is not None
+            weights = gathered(state_dict, self.model, dict(student.named_parameters()))
+            parameters = gathered(state_dict, self.model, parameters)
+        student.save_pretrained(folder, state_dict=weights)
+        if parameters:
             save_file({name: p.detach().contiguous() for name, p in parameters.items()}, folder / _LOSS_PARAMETERS)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         folder = Path(resume_from_checkpoint)
         student = self.losses.student
         # Tied weights are stored once; the missing twin is tied again.
-        missing, unexpected = student.load_state_dict(load_file(folder / "model.safetensors"), strict=False)
+        weights = in_pieces(load_file(folder / "model.safetensors"), student.state_dict())
+        missing, unexpected = student.load_state_dict(weights, strict=False)
         tied = set(student.all_tied_weights_keys) | set(student.all_tied_weights_keys.values())
         if unexpected or set(missing) - tied:
             raise ValueError(f"checkpoint '{folder}' does not belong to this model")
         student.tie_weights()
         if (folder / _LOSS_PARAMETERS).is_file():
-            stored = load_file(folder / _LOSS_PARAMETERS)
+            parameters = self.losses.loss_parameters()
+            stored = in_pieces(load_file(folder / _LOSS_PARAMETERS), parameters)
             with torch.no_grad():
-                for name, parameter in self.losses.loss_parameters().items():
+                for name, parameter in parameters.items():
                     parameter.copy_(stored[name])
