@@ -24,10 +24,10 @@ def store_of(lengths: list[int]) -> TokenStore:
     return TokenStore(np.arange(FIRST, FIRST + starts[-1], dtype=np.int32), starts)
 
 
-def rows_of(store: TokenStore, row_length: int, *, seed: int = 0) -> PackedRows:
+def rows_of(store: TokenStore, row_length: int, *, seed: int = 0, variants: int | None = None) -> PackedRows:
     size = FIRST + store.tokens
     special = np.arange(size) < FIRST
-    masker = Masker(Masking(), MASK, special, np.ones(size, dtype=bool))
+    masker = Masker(Masking(variants=variants), MASK, special, np.ones(size, dtype=bool))
     return PackedRows(store, masker, cls_id=CLS, sep_id=SEP, pad_id=PAD, row_length=row_length, seed=seed)
 
 
@@ -68,8 +68,8 @@ def test_rows_hold_every_token_once_with_special_tokens_and_segments(lengths: li
     found: list[int] = []
     real = 0
     for row in range(len(rows)):
-        masked, segments, labels = rows[0, row]
-        assert len(masked) == len(segments) == len(labels) <= row_length
+        masked, segments, labels, place = rows[0, row]
+        assert len(masked) == len(segments) == len(labels) <= row_length and place == (0, row)
         original = np.where(labels == IGNORED, masked, labels)
         assert (np.diff(segments) >= 0).all() and segments[0] == 1
         for number in range(1, segments.max() + 1):
@@ -89,11 +89,12 @@ def test_a_collated_batch_pads_behind_the_row(lengths: list[int], row_length: in
     batch = to_batch(**columns)
     assert batch.input_ids.shape == (len(rows), row_length)
     assert int(batch.mask.sum()) == rows.tokens
-    for i, (masked, segments, labels) in enumerate(items):
+    for i, (masked, segments, labels, place) in enumerate(items):
         n = len(masked)
         assert columns["input_ids"][i].tolist() == [*masked, *[PAD] * (row_length - n)]
         assert columns["segments"][i].tolist() == [*segments, *[0] * (row_length - n)]
         assert columns["labels"][i].tolist() == [*labels, *[IGNORED] * (row_length - n)]
+        assert columns["places"][i].tolist() == list(place)
 
 
 def test_an_item_depends_on_seed_epoch_and_row_alone() -> None:
@@ -105,6 +106,16 @@ def test_an_item_depends_on_seed_epoch_and_row_alone() -> None:
             np.testing.assert_array_equal(one, two)
     assert any(not np.array_equal(rows[3, row][0], rows[4, row][0]) for row in range(len(rows)))
     assert any(not np.array_equal(rows[3, row][0], other[3, row][0]) for row in range(len(rows)))
+
+
+def test_with_variants_a_row_comes_again_with_the_same_masks() -> None:
+    store = store_of([17, 23, 9, 30, 4])
+    rows, anew = rows_of(store, 20, variants=3), rows_of(store, 20)
+    for row in range(len(rows)):
+        assert [rows[epoch, row][3] for epoch in range(5)] == [(epoch % 3, row) for epoch in range(5)]
+        for epoch, same in ((0, 0), (2, 2), (3, 0), (5, 2)):
+            for one, two in zip(rows[epoch, row], anew[same, row], strict=True):
+                np.testing.assert_array_equal(one, two)
 
 
 def test_the_sampler_gives_every_row_once_an_epoch_in_another_order() -> None:

@@ -266,10 +266,9 @@ def test_an_interrupted_pre_training_resumes_to_the_same_weights(
     assert same_weights(tmp_path / "whole", tmp_path / "cut")
 
 
-def test_a_checkpoint_that_was_not_finished_is_passed_over(
-    tmp_path: Path, corpus: Path, teacher: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_damaged_checkpoint_is_named_and_passed_over(
+    tmp_path: Path, corpus: Path, teacher: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As after a crash while writing: the Trainer's state, written last, is missing."""
 
     def run(out: str) -> Report:
         return distil(teacher, corpus=[corpus], out=tmp_path / out, overrides=LONGER, quiet=True)
@@ -282,6 +281,8 @@ def test_a_checkpoint_that_was_not_finished_is_passed_over(
     newest = tmp_path / "cut.partial" / "checkpoints" / "checkpoint-4"
     (newest / "trainer_state.json").write_text('{"epoch"', encoding="utf-8")
     run("cut")
+    assert "checkpoint-4/trainer_state.json' has 8 bytes" in caplog.text
+    assert "the run goes on from checkpoint-2" in caplog.text
     assert same_weights(tmp_path / "whole", tmp_path / "cut")
 
 

@@ -15,12 +15,12 @@ from affinage.data.packing import cut, pack
 from affinage.data.tokens import TokenStore
 from affinage.signals import IGNORED, Batch
 
-Item = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
+Item = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], tuple[int, int]]
 
 
 @dataclass(frozen=True, eq=False)
 class PackedRows(Dataset[Item]):
-    """Rows of `row_length` tokens. Indexed by (epoch, row): another epoch draws other masks."""
+    """Rows of `row_length` tokens. Indexed by (epoch, row): another epoch has other masks, or the next variant's."""
 
     store: TokenStore
     masker: Masker
@@ -46,21 +46,34 @@ class PackedRows(Dataset[Item]):
         """Real tokens in one epoch, special tokens included."""
         return int((self._pieces[:, 1] - self._pieces[:, 0] + 2).sum())
 
+    def tokens_in(self, rows: int) -> int:
+        """Real tokens in the first `rows` rows of a training, over several epochs if need be."""
+        return round(self.tokens * rows / len(self))
+
+    def sampler(self, seed: int) -> "EpochSampler":
+        """The order in which training takes the rows."""
+        return EpochSampler(len(self), seed)
+
     def __getitem__(self, index: tuple[int, int]) -> Item:
-        """(t,) masked ids, (t,) segment numbers from 1, (t,) labels; t <= row_length."""
+        """(t,) masked ids, (t,) segment numbers from 1, (t,) labels, and (variant, row); t <= row_length.
+
+        Items of the same variant and row are the same.
+        """
         epoch, row = index
+        variants = self.masker.masking.variants
+        variant = epoch if variants is None else epoch % variants
         ids, segments = [], []
         for number, piece in enumerate(self._rows[row], start=1):
             begin, end = self._pieces[piece]
             text = np.concatenate([[self.cls_id], self.store.ids[begin:end], [self.sep_id]]).astype(np.int64)
             ids.append(text)
             segments.append(np.full(len(text), number))
-        masked, labels = self.masker(np.concatenate(ids), np.random.default_rng((self.seed, epoch, row)))
-        return masked, np.concatenate(segments), labels
+        masked, labels = self.masker(np.concatenate(ids), np.random.default_rng((self.seed, variant, row)))
+        return masked, np.concatenate(segments), labels, (variant, row)
 
     def collate(self, items: Sequence[Item]) -> dict[str, Tensor]:
-        """Items -> (B, row_length) `input_ids`, `segments`, `labels`, padded."""
-        columns = zip(*items, strict=True)
+        """Items -> (B, row_length) `input_ids`, `segments`, `labels`, padded, and (B, 2) `places`: variant and row."""
+        *columns, places = zip(*items, strict=True)
         fills = {"input_ids": self.pad_id, "segments": 0, "labels": IGNORED}
         batch = {}
         for (name, fill), column in zip(fills.items(), columns, strict=True):
@@ -68,7 +81,7 @@ class PackedRows(Dataset[Item]):
             for i, values in enumerate(column):
                 table[i, : len(values)] = values
             batch[name] = torch.from_numpy(table)
-        return batch
+        return {**batch, "places": torch.tensor(places)}
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
@@ -88,6 +101,6 @@ class EpochSampler(Sampler[tuple[int, int]]):
         return ((self.epoch, int(row)) for row in order)
 
 
-def to_batch(input_ids: Tensor, segments: Tensor, labels: Tensor) -> Batch:
-    """The Batch of a collated dictionary."""
+def to_batch(input_ids: Tensor, segments: Tensor, labels: Tensor, places: Tensor | None = None) -> Batch:
+    """The Batch of a collated dictionary; what the model sees does not depend on `places`."""
     return Batch(input_ids=input_ids, mask=segments > 0, segments=segments, labels=labels)

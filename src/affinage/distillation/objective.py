@@ -10,10 +10,11 @@ from transformers import PreTrainedModel
 
 import affinage.losses  # noqa: F401  (registers every loss)
 from affinage.data.rows import to_batch
+from affinage.distillation.cache import TeacherCache
 from affinage.errors import InputError
 from affinage.losses.base import DistillationLoss, Shape, Shaped, distillation_losses
 from affinage.losses.vocabulary import VocabularyLoss, vocabulary_sums
-from affinage.models.encoder import forward_masked_lm
+from affinage.models.encoder import forward_masked_lm, with_head
 from affinage.models.layout import depth_of, widths_of
 from affinage.recipe import Component
 from affinage.signals import Batch, Signals
@@ -56,14 +57,23 @@ def _shape(model: PreTrainedModel) -> Shape:
     return Shape(depth_of(model.config), widths["hidden_size"], widths["num_attention_heads"])
 
 
+LAST = frozenset({"last_hidden_state"})
+
+
 class Objective(nn.Module):
     """Sums of K losses over a batch. The teacher is held, not owned: it is frozen and never saved."""
 
     weights: Tensor
 
     def __init__(
-        self, student: PreTrainedModel, components: Sequence[Component], *, teacher: PreTrainedModel | None = None
+        self,
+        student: PreTrainedModel,
+        components: Sequence[Component],
+        *,
+        teacher: PreTrainedModel | None = None,
+        cache: TeacherCache | None = None,
     ) -> None:
+        """`cache`: of the teacher's last hidden states on the training rows, for losses that need no more of it."""
         super().__init__()
         self.student = student
         self.names = tuple(_unique(component.name for component in components))
@@ -73,6 +83,7 @@ class Objective(nn.Module):
         )
         self.register_buffer("weights", torch.tensor([c.weight for c in components]), persistent=False)
         self._teacher = () if teacher is None else (_frozen(teacher),)
+        self._cache = cache
         self._needs: frozenset[str] = frozenset().union(*(loss.needs for loss in self._losses))
         self._teacher_needs: frozenset[str] = frozenset().union(*(loss.teacher_needs for loss in self._losses))
 
@@ -86,17 +97,24 @@ class Objective(nn.Module):
         return dict(self.fitted.named_parameters())
 
     def forward(
-        self, input_ids: Tensor, segments: Tensor, labels: Tensor, scales: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        segments: Tensor,
+        labels: Tensor,
+        places: Tensor | None = None,
+        scales: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """() sum of scales[k] * total[k], with gradient, and the totals (K,) of the losses over (B, T) inputs, without.
 
-        `scales` (K,): the weights, already divided by what each loss is a mean over; None: the weights.
+        `places` (B, 2): variant and row, by which the cache knows them; held-out rows, which are seen in evaluation
+        mode, are not cached. `scales` (K,): the weights, already divided by what each loss is a mean over; None: the
+        weights.
         """
         scales = self.weights if scales is None else scales
         batch = to_batch(input_ids, segments, labels)
         batch = replace(batch, selected=self._selected(batch))
         ours = forward_masked_lm(self.student, batch, self._needs)
-        theirs = self._teacher_signals(batch)
+        theirs = self._teacher_signals(batch, places if self.training else None)
         totals = torch.zeros_like(self.weights)
         weighted = totals.new_zeros(())
         joint = {k: loss for k, loss in enumerate(self._losses) if isinstance(loss, VocabularyLoss)}
@@ -119,13 +137,23 @@ class Objective(nn.Module):
         return wanted
 
     @torch.no_grad()
-    def _teacher_signals(self, batch: Batch) -> Signals:
+    def _teacher_signals(self, batch: Batch, places: Tensor | None) -> Signals:
         if not self._teacher or not self._teacher_needs:
             return Signals()
         teacher = self._teacher[0]
         if teacher.device != batch.input_ids.device:
             teacher.to(batch.input_ids.device)  # type: ignore[arg-type]
-        return forward_masked_lm(teacher, batch, self._teacher_needs)
+        if self._cache is None or places is None:
+            return forward_masked_lm(teacher, batch, self._teacher_needs)
+        variants, rows = places.t().tolist()
+        last = self._cache.get(variants, rows)
+        if last is None:
+            found = forward_masked_lm(teacher, batch, LAST).last_hidden_state
+            assert found is not None
+            last = self._cache.put(variants, rows, found)
+        last = last.to(batch.input_ids.device)
+        signals = Signals(last_hidden_state=last)
+        return with_head(teacher, signals, last, batch) if "head" in self._teacher_needs else signals
 
 
 def _frozen(teacher: PreTrainedModel) -> PreTrainedModel:

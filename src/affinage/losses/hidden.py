@@ -95,9 +95,12 @@ class HiddenMSE:
 class _Projected(nn.Module):
     """A loss on the student's hidden states after a linear map that is trained with it."""
 
+    needs: ClassVar[frozenset[str]] = HiddenMSE.needs
+    teacher_needs: ClassVar[frozenset[str]] = HiddenMSE.teacher_needs
+
     def __init__(self, loss: HiddenMSE, width: int, wanted: int) -> None:
         super().__init__()
-        self.loss, self.needs, self.teacher_needs = loss, loss.needs, loss.teacher_needs
+        self.loss = loss
         self.map = nn.Linear(width, wanted)
         nn.init.normal_(self.map.weight, std=0.02)
         nn.init.zeros_(self.map.bias)

@@ -35,10 +35,15 @@ def forward_masked_lm(model: PreTrainedModel, batch: Batch, needs: frozenset[str
     signals = Signals(
         hidden_states=tuple(output.hidden_states) if with_hidden else None,
         last_hidden_state=last if "last_hidden_state" in needs else None,
-        **{name: tuple(tensors) for name, tensors in heard.items()},
     )
-    if "head" not in needs:
-        return signals
+    parts: dict[str, Any] = {name: tuple(tensors) for name, tensors in heard.items()}
+    signals = replace(signals, **parts)
+    return with_head(model, signals, last, batch) if "head" in needs else signals
+
+
+def with_head(model: PreTrainedModel, signals: Signals, last: Tensor, batch: Batch) -> Signals:
+    """The signals with the inputs of the vocabulary head that follow from last hidden states (B, T, H)."""
+    layout = layout_of(model.config)
     return replace(
         signals,
         head_input=_head_transform(model, layout, last[batch.head_positions]),
@@ -55,7 +60,7 @@ def _heads_heard(model: PreTrainedModel, layout: Layout, needs: frozenset[str]) 
     heads = widths_of(model.config)["num_attention_heads"]
 
     def hear(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
-        return lambda _, __, out: heard[name].append(out.unflatten(-1, (heads, -1)).transpose(1, 2))
+        return lambda _, __, out: heard[name].append(out.view(*out.shape[:-1], heads, -1).transpose(1, 2))
 
     hooks = [
         layer.get_submodule(paths[name]).register_forward_hook(hear(name))

@@ -1,20 +1,24 @@
 """One training stage on raw text: tokenise, pack, train with resume, measure what was held out."""
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 from torch.utils.tensorboard import SummaryWriter
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from transformers.integrations.integration_utils import TensorBoardCallback
 
 from affinage.data.corpus import corpus_lines, is_held_out
 from affinage.data.masking import Masker
 from affinage.data.pieces import starts_word
 from affinage.data.rows import PackedRows
+from affinage.data.streamed import Rows
+from affinage.data.streams import Stream
 from affinage.data.tokens import TokenStore
 from affinage.distillation.objective import Objective
 from affinage.errors import InputError
@@ -25,12 +29,16 @@ from affinage.training.allocator import keep_big_buffers
 from affinage.training.arguments import total_steps, training_arguments
 from affinage.training.clock import Clock
 from affinage.training.curves import curves
+from affinage.training.guards import Guard
 from affinage.training.interruption import StopOnInterrupt
 from affinage.training.processes import processes
 from affinage.training.progress import RichProgress
 from affinage.training.resume import train
 from affinage.training.run_folder import RunFolder
+from affinage.training.sharding import make_whole_
 from affinage.training.trainer import SumTrainer
+from affinage.training.writing import writing
+from affinage.workflows.streamed_rows import streamed_rows
 
 log = logging.getLogger(__name__)
 
@@ -39,14 +47,21 @@ log = logging.getLogger(__name__)
 class CorpusRows:
     """The two parts of a corpus, packed and masked."""
 
-    train: PackedRows
+    train: Rows
     held_out: PackedRows
 
 
 def corpus_rows(
-    files: Sequence[Path | str], tokenizer: PreTrainedTokenizerFast, stage: Stage, *, folder: Path
+    files: Sequence[Path | str],
+    tokenizer: PreTrainedTokenizerFast,
+    stage: Stage,
+    *,
+    folder: Path,
+    stream: Stream | None = None,
 ) -> CorpusRows:
-    """Tokenise the corpus into `folder` (or map what is there) and pack it.
+    """Tokenise the corpus into `folder` (or map what is there) and pack it; of a stream, its first block.
+
+    `folder` may be shared by runs with the same text, vocabulary and share held out.
 
     Raises: InputError where the corpus is too small to hold anything out, or the tokenizer lacks a special token.
     """
@@ -71,25 +86,29 @@ def corpus_rows(
         row_length=stage.training.row_length,
         seed=stage.training.seed,
     )
+    if stream is not None:
+        return CorpusRows(*streamed_rows(stream, tokenizer, stage, packed=rows, folder=folder))
     log.info("tokenising %d corpus files", len(files))
-    with processes().main_process_first():
-        parts = CorpusRows(rows(store("train", lambda held: not held)), rows(store("held_out", bool)))
-    for name, part in (("training", parts.train), ("held-out", parts.held_out)):
+    with processes().main_process_first(), writing("the tokenised corpus", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / "lock"):  # another run over the same text may be at it
+            train, held_out = rows(store("train", lambda held: not held)), rows(store("held_out", bool))
+    for name, part in (("training", train), ("held-out", held_out)):
         if not part.store.tokens:
             raise InputError(
-                f"the corpus has no {name} text ({len(parts.train.store)} lines to train on, "
-                f"{len(parts.held_out.store)} held out); give more text, or another share with --set held_out=…"
+                f"the corpus has no {name} text ({len(train.store)} lines to train on, "
+                f"{len(held_out.store)} held out); give more text, or another share with --set held_out=…"
             )
-    full = parts.train.tokens / (len(parts.train) * stage.training.row_length)
+    full = train.tokens / (len(train) * stage.training.row_length)
     log.info(
         "%s tokens to train on, packed into %s rows of %d that are %.0f %% full; %s tokens held out",
-        f"{parts.train.tokens:,}",
-        f"{len(parts.train):,}",
+        f"{train.tokens:,}",
+        f"{len(train):,}",
         stage.training.row_length,
         100 * full,
-        f"{parts.held_out.tokens:,}",
+        f"{held_out.tokens:,}",
     )
-    return parts
+    return CorpusRows(train, held_out)
 
 
 def train_stage(
@@ -100,11 +119,13 @@ def train_stage(
     tokenizer: PreTrainedTokenizerFast,
     folder: RunFolder,
     label: str,
+    teacher: PreTrainedModel | None = None,
     quiet: bool = False,
 ) -> TrainingRun:
     """Train the objective's student in place, from the last whole checkpoint if there is one.
 
-    Raises: KeyboardInterrupt after Ctrl-C, with a checkpoint written.
+    Raises: KeyboardInterrupt after Ctrl-C, with a checkpoint written; CheckFailed where a guard of the recipe stops it,
+    InputError where that is because of the `teacher`.
     """
     keep_big_buffers()
     settings = stage.training
@@ -120,24 +141,28 @@ def train_stage(
         scores=lambda: {"pseudo_perplexity": pseudo_perplexity(objective.student, tokenizer, rows.held_out.store)},
     )
     checkpoint = folder.last_checkpoint()
+    guard = Guard(stage.guards)
+    if teacher is not None and checkpoint is None:
+        with folder.preparing():
+            guard.judge_teacher(teacher, rows.held_out, rows.train.store.ids)
+    guard.watch(trainer, checkpoint)
     log.info("%d steps of %d rows%s", steps, settings.batch_size, f", from {checkpoint.name}" if checkpoint else "")
     train(trainer, checkpoint, stop=stop)
-    history = trainer.state.log_history
-    # The last evaluation may have fallen on the last step already.
-    last = next((entry for entry in reversed(history) if "eval_loss" in entry and entry["step"] == steps), None)
-    held_out = last or trainer.evaluate()
+    make_whole_(objective)
+    held_out = next(entry for entry in reversed(trainer.state.log_history) if "eval_loss" in entry)
     seen = settings.batch_size * settings.gradient_accumulation_steps * processes().num_processes * steps
     return TrainingRun(
         steps=steps,
-        tokens=round(rows.train.tokens * seen / len(rows.train)),
+        tokens=rows.train.tokens_in(seen),
         seconds=clock.seconds,
         losses=_last(trainer.state.log_history, objective.names),
-        held_out={key[5:]: v for key, v in held_out.items() if key.startswith("eval_") and key != "eval_seconds"},
+        held_out={key[5:]: v for key, v in held_out.items() if key.startswith("eval_")},
         curves=curves(trainer.state.log_history, {name: name for name in ("loss", *objective.names)}),
+        findings=guard.findings,
     )
 
 
 def _last(history: Sequence[dict[str, float]], names: Sequence[str]) -> dict[str, float]:
     """The last logged training losses."""
     entry = next((e for e in reversed(history) if names[0] in e), {})
-    return {name: entry[name] for name in ("loss", *names) if name in entry}
+    return {name: entry[name] for name in ("loss", *names) if math.isfinite(entry.get(name, math.nan))}

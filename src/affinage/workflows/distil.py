@@ -3,19 +3,23 @@
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, set_seed
 
-from affinage.data.corpus import corpus_files, fingerprint
-from affinage.distillation.objective import Objective, build_losses
+from affinage.data.corpus import corpus_files, fingerprints
+from affinage.data.rows import PackedRows
+from affinage.data.streams import Stream, as_stream
+from affinage.data.token_cache import token_folder
+from affinage.distillation.objective import Objective, build_losses, fit_losses
 from affinage.distillation.student import check_student, make_student
 from affinage.errors import InputError
 from affinage.evaluation.footprint import model_entry
 from affinage.models.checkpoint import check_fit, load_masked_lm, load_tokenizer, max_length, weights_fingerprint
 from affinage.models.layout import depth_of
 from affinage.models.shipped import located
-from affinage.recipe import Recipe
+from affinage.recipe import Recipe, Stage
 from affinage.report.provenance import provenance
 from affinage.report.report import Report
 from affinage.training.arguments import computes_in_bf16
@@ -23,6 +27,7 @@ from affinage.training.model_folder import write_model_folder
 from affinage.training.processes import processes
 from affinage.training.run_folder import RunFolder, refuse_existing
 from affinage.workflows.corpus_stage import corpus_rows, train_stage
+from affinage.workflows.teacher_states import check_teacher_cache, teacher_cache
 
 log = logging.getLogger(__name__)
 
@@ -48,22 +53,10 @@ def distil(
     """
     began = time.perf_counter()
     refuse_existing(out, overwrite=overwrite)
-    plan = Recipe.load(recipe, overrides)
-    stage = plan.only_stage("distil")
-    build_losses(stage.losses, teacher=True)
-    computes_in_bf16(stage.training.precision)
-    files = corpus_files(corpus)
-    frozen, _ = load_masked_lm(teacher)
-    tokenizer = load_tokenizer(teacher)
-    check_fit(tokenizer, frozen.config, where=teacher)
-    if stage.training.row_length > max_length(frozen.config):
-        raise InputError(
-            f"training.row_length {stage.training.row_length} exceeds the {max_length(frozen.config)} tokens that the "
-            "teacher takes"
-        )
-    set_seed(stage.training.seed)
-    student, layers = _student(init_from, frozen, tokenizer, plan)
-    data = {str(file): fingerprint(file) for file in files}
+    given = read_given(teacher, corpus=corpus, recipe=recipe, init_from=init_from, overrides=overrides)
+    plan, stage, files, stream = given.plan, given.stage, given.files, given.stream
+    frozen, tokenizer, student, layers = given.teacher, given.tokenizer, given.student, given.layers
+    data = fingerprints(files) if stream is None else stream.fingerprints()
     identity = {
         "verb": "distil",
         "recipe": plan.sha256,
@@ -75,9 +68,22 @@ def distil(
     with processes().main_process_first():
         folder = RunFolder.open(Path(out), identity=identity, overwrite=overwrite)
     with folder.preparing():
-        rows = corpus_rows(files, tokenizer, stage, folder=folder.partial / "tokens")
-    objective = Objective(student, stage.losses, teacher=frozen)
-    run = train_stage(objective, rows, stage, tokenizer=tokenizer, folder=folder, label="distillation", quiet=quiet)
+        shared = None if stream is not None else token_folder(files, data, tokenizer, held_out=stage.held_out)
+        rows = corpus_rows(files, tokenizer, stage, folder=shared or folder.partial / "tokens", stream=stream)
+        cache = None
+        if isinstance(rows.train, PackedRows):
+            cache = teacher_cache(stage, rows.train, frozen, folder=folder.partial / "teacher", identity=identity)
+    objective = Objective(student, stage.losses, teacher=frozen, cache=cache)
+    run = train_stage(
+        objective,
+        rows,
+        stage,
+        tokenizer=tokenizer,
+        folder=folder,
+        label="distillation",
+        teacher=frozen,
+        quiet=quiet,
+    )
     if layers is not None:
         student.config.affinage_layers = list(layers)
     report = Report(
@@ -102,6 +108,55 @@ def distil(
             )
         )
     return report
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a distillation is asked for: read, and found to fit together."""
+
+    plan: Recipe
+    files: list[Path | str]
+    stream: Stream | None
+    teacher: PreTrainedModel
+    tokenizer: PreTrainedTokenizerFast
+    student: PreTrainedModel
+    layers: tuple[int, ...] | None
+    """of the teacher, that the student starts from; None where it goes on from an earlier student"""
+
+    @property
+    def stage(self) -> Stage:
+        """Its only one."""
+        return self.plan.stages[0]
+
+
+def read_given(
+    teacher: str | Path,
+    *,
+    corpus: Sequence[str | Path],
+    recipe: str | Path,
+    init_from: str | Path | None,
+    overrides: Mapping[str, str] | None,
+) -> Given:
+    """Raises: InputError for whatever cannot be used."""
+    plan = Recipe.load(recipe, overrides)
+    stage = plan.only_stage("distil")
+    losses = build_losses(stage.losses, teacher=True)
+    computes_in_bf16(stage.training.precision)
+    files = corpus_files(corpus)
+    stream = as_stream(files, stage)
+    check_teacher_cache(stage, losses, streamed=stream is not None)
+    frozen, _ = load_masked_lm(teacher)
+    tokenizer = load_tokenizer(teacher)
+    check_fit(tokenizer, frozen.config, where=teacher)
+    if stage.training.row_length > max_length(frozen.config):
+        raise InputError(
+            f"training.row_length {stage.training.row_length} exceeds the {max_length(frozen.config)} tokens that the "
+            "teacher takes"
+        )
+    set_seed(stage.training.seed)
+    student, layers = _student(init_from, frozen, tokenizer, plan)
+    fit_losses(losses, student, frozen)
+    return Given(plan, files, stream, frozen, tokenizer, student, layers)
 
 
 def _student(

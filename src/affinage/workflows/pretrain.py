@@ -3,13 +3,16 @@
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, set_seed
 
-from affinage.data.corpus import corpus_files, fingerprint
+from affinage.data.corpus import corpus_files, fingerprints
 from affinage.data.pieces import parts_in
-from affinage.data.vocabulary import train_vocabulary
+from affinage.data.streams import Stream, as_stream
+from affinage.data.token_cache import token_folder
+from affinage.data.vocabulary import train_unigram, train_vocabulary
 from affinage.distillation.objective import Objective, build_losses
 from affinage.errors import InputError
 from affinage.evaluation.footprint import model_entry
@@ -17,7 +20,7 @@ from affinage.models.build import check_shape, fresh_masked_lm
 from affinage.models.checkpoint import check_fit, load_masked_lm, load_tokenizer, max_length, weights_fingerprint
 from affinage.models.layout import depth_of, widths_of
 from affinage.models.transfer import layer_map, transfer_
-from affinage.recipe import Recipe, StudentSpec
+from affinage.recipe import Recipe, Stage, StudentSpec
 from affinage.report.provenance import provenance
 from affinage.report.report import Report
 from affinage.training.arguments import computes_in_bf16
@@ -49,16 +52,9 @@ def pretrain(
     """
     began = time.perf_counter()
     refuse_existing(out, overwrite=overwrite)
-    plan = Recipe.load(recipe, overrides)
-    stage = plan.only_stage("pretrain")
-    build_losses(stage.losses, teacher=False)
-    computes_in_bf16(stage.training.precision)
-    files = corpus_files(corpus)
-    if plan.student.tokenizer is None and init_from is None:
-        raise InputError("student.tokenizer is null: without --from there is no vocabulary to use")
-    source = None if init_from is None else read_source(init_from)
-    _check_shape(plan.student, stage.training.row_length, source)
-    data = {str(file): fingerprint(file) for file in files}
+    given = read_given(corpus, recipe=recipe, init_from=init_from, overrides=overrides)
+    plan, stage, files, stream, source = given.plan, given.stage, given.files, given.stream, given.source
+    data = fingerprints(files) if stream is None else stream.fingerprints()
     identity = {
         "verb": "pretrain",
         "recipe": plan.sha256,
@@ -69,14 +65,15 @@ def pretrain(
     with processes().main_process_first():
         folder = RunFolder.open(Path(out), identity=identity, overwrite=overwrite)
         with folder.preparing():
-            tokenizer = _tokenizer(plan.student, files, folder, source)
+            tokenizer = tokenizer_of(plan.student, stream or files, folder, source)
     set_seed(stage.training.seed)
     if source is not None and not source[2]:
         log.info("model '%s' has no vocabulary head: it starts at random", init_from)
     model = initial_model(plan.student, tokenizer, source)
     check_fit(tokenizer, model.config, where=out)
     with folder.preparing():
-        rows = corpus_rows(files, tokenizer, stage, folder=folder.partial / "tokens")
+        shared = None if stream is not None else token_folder(files, data, tokenizer, held_out=stage.held_out)
+        rows = corpus_rows(files, tokenizer, stage, folder=shared or folder.partial / "tokens", stream=stream)
     objective = Objective(model, stage.losses)
     run = train_stage(objective, rows, stage, tokenizer=tokenizer, folder=folder, label="pre-training", quiet=quiet)
     report = Report(
@@ -107,6 +104,43 @@ def pretrain(
 
 Source = tuple[PreTrainedModel, PreTrainedTokenizerFast, bool]
 """A model to start from, its tokenizer, and whether it has a vocabulary head of its own."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a pre-training is asked for: read, and found to fit together."""
+
+    plan: Recipe
+    files: list[Path | str]
+    stream: Stream | None
+    source: Source | None
+    """the model to start from"""
+
+    @property
+    def stage(self) -> Stage:
+        """Its only one."""
+        return self.plan.stages[0]
+
+
+def read_given(
+    corpus: Sequence[str | Path],
+    *,
+    recipe: str | Path,
+    init_from: str | Path | None,
+    overrides: Mapping[str, str] | None,
+) -> Given:
+    """Raises: InputError for whatever cannot be used."""
+    plan = Recipe.load(recipe, overrides)
+    stage = plan.only_stage("pretrain")
+    build_losses(stage.losses, teacher=False)
+    computes_in_bf16(stage.training.precision)
+    files = corpus_files(corpus)
+    stream = as_stream(files, stage)
+    if plan.student.tokenizer is None and init_from is None:
+        raise InputError("student.tokenizer is null: without --from there is no vocabulary to use")
+    source = None if init_from is None else read_source(init_from)
+    _check_shape(plan.student, stage.training.row_length, source)
+    return Given(plan, files, stream, source)
 
 
 def read_source(name: str | Path) -> Source:
@@ -155,8 +189,8 @@ def _check_shape(spec: StudentSpec, row_length: int, source: Source | None) -> N
         raise InputError(f"training.row_length {row_length} exceeds the {max_length(config)} positions to start from")
 
 
-def _tokenizer(
-    spec: StudentSpec, files: Sequence[Path | str], folder: RunFolder, source: Source | None
+def tokenizer_of(
+    spec: StudentSpec, text: Stream | Sequence[Path | str], folder: RunFolder, source: Source | None
 ) -> PreTrainedTokenizerFast:
     """The tokenizer of this run: the source's, the one an interrupted run trained, or a new one."""
     if spec.tokenizer is None:
@@ -164,7 +198,11 @@ def _tokenizer(
         return source[1]
     kept = folder.partial / "tokenizer"
     if not kept.is_dir():
-        tokenizer = train_vocabulary(files, spec.tokenizer, max_length=spec.max_length or 512)
+        length = spec.max_length or 512
+        if isinstance(text, Stream):
+            tokenizer = train_unigram(text.sample(spec.tokenizer.training_bytes), spec.tokenizer, max_length=length)
+        else:
+            tokenizer = train_vocabulary(text, spec.tokenizer, max_length=length)
         aside = folder.partial / "tokenizer.tmp"
         tokenizer.save_pretrained(aside)
         aside.rename(kept)
