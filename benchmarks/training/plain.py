@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from shapes import LENGTH, ROWS, WARM_UP, models, tokenizer
+from shapes import LENGTH, ROWS, WARM_UP, WIDTH, models, tokenizer
 from torch import Tensor
-from torch.nn.functional import cosine_embedding_loss, cross_entropy, kl_div, log_softmax, softmax
+from torch.nn.functional import cosine_embedding_loss, cross_entropy, kl_div, log_softmax, mse_loss, softmax
 from transformers import DataCollatorForLanguageModeling, Trainer, TrainerCallback, TrainingArguments
 
 Inputs = dict[str, Tensor]
@@ -45,7 +45,26 @@ def distilcamembert(student: Any, teacher: Any, inputs: Inputs) -> Tensor:
     return 0.5 * soft + 0.3 * cosine + 0.2 * guessed
 
 
-OBJECTIVES: dict[str, Callable[[Any, Any, Inputs], Tensor]] = {"mlm": mlm, "distilcamembert": distilcamembert}
+def tinybert(student: Any, teacher: Any, inputs: Inputs) -> Tensor:
+    """Hidden states through one linear map, and what eager attention gives away: probabilities, not scores."""
+    del inputs["labels"]
+    ours = student(**inputs, output_hidden_states=True, output_attentions=True)
+    with torch.no_grad():
+        theirs = teacher(**inputs, output_hidden_states=True, output_attentions=True)
+    step = len(theirs.attentions) // len(ours.attentions)
+    total = torch.zeros(())
+    for mine, other in zip(ours.hidden_states, theirs.hidden_states[::step], strict=True):
+        total = total + mse_loss(student.fit_dense(mine), other)
+    for mine, other in zip(ours.attentions, theirs.attentions[step - 1 :: step], strict=True):
+        total = total + mse_loss(mine, other)
+    return total
+
+
+OBJECTIVES: dict[str, Callable[[Any, Any, Inputs], Tensor]] = {
+    "mlm": mlm,
+    "distilcamembert": distilcamembert,
+    "tinybert": tinybert,
+}
 
 
 def batches(texts: list[str], *, padded_to: int | None) -> Iterator[Inputs]:
@@ -63,6 +82,10 @@ def loop(objective: str, texts: list[str], seconds: float, *, padded_to: int | N
     """Forward, backward, AdamW; nothing else."""
     torch.manual_seed(0)
     student, teacher = models(objective)
+    if objective == "tinybert":
+        for model in (student, teacher):
+            model.set_attn_implementation("eager")
+        student.fit_dense = torch.nn.Linear(WIDTH, WIDTH)
     optimizer = torch.optim.AdamW(student.parameters(), lr=5e-4)
     tokens, began, losses = 0, 0.0, []
     for step, inputs in enumerate(batches(texts, padded_to=padded_to)):
@@ -81,23 +104,31 @@ def loop(objective: str, texts: list[str], seconds: float, *, padded_to: int | N
     raise AssertionError("the batches never end")
 
 
-class _Clock(TrainerCallback):
-    def __init__(self, seconds: float) -> None:
-        self.seconds, self.began, self.spent = seconds, 0.0, 0.0
+class Clock(TrainerCallback):
+    """Stops a Trainer `seconds` after its first steps."""
+
+    def __init__(self, seconds: float, *, warm_up: int = WARM_UP) -> None:
+        self.seconds, self.warm_up = seconds, warm_up
+        self.began, self.spent, self.steps = 0.0, 0.0, 0
+        """`spent` seconds on `steps`, both without the first ones"""
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         now = time.perf_counter()
-        if state.global_step == WARM_UP:
+        if state.global_step == self.warm_up:
             self.began = now
-        elif state.global_step > WARM_UP:
-            self.spent = now - self.began
-            control.should_training_stop = self.spent > self.seconds
+        elif state.global_step > self.warm_up:
+            self.spent, self.steps = now - self.began, state.global_step - self.warm_up
+            control.should_training_stop = _agreed(self.spent > self.seconds)
 
 
 def trainer(objective: str, texts: list[str], seconds: float) -> dict[str, Any]:
     """transformers' Trainer with its own collator and defaults, but for the number of rows."""
     torch.manual_seed(0)
     student, teacher = models(objective)
+    if objective == "tinybert":
+        for model in (student, teacher):
+            model.set_attn_implementation("eager")
+        student.fit_dense = torch.nn.Linear(WIDTH, WIDTH)
     known, seen = tokenizer(), []
 
     class Distiller(Trainer):
@@ -105,7 +136,7 @@ def trainer(objective: str, texts: list[str], seconds: float) -> dict[str, Any]:
             seen.append(int(inputs["attention_mask"].sum()))
             return OBJECTIVES[objective](model, teacher, inputs)
 
-    clock = _Clock(seconds)
+    clock = Clock(seconds)
     rows = [{"input_ids": ids} for ids in known(texts, truncation=True, max_length=LENGTH)["input_ids"]]
     with tempfile.TemporaryDirectory() as folder:
         run = Distiller(
@@ -119,6 +150,15 @@ def trainer(objective: str, texts: list[str], seconds: float) -> dict[str, Any]:
         )
         run.train()
     return {"tokens": sum(seen[WARM_UP:]), "seconds": clock.spent, "losses": []}
+
+
+def _agreed(stop: bool) -> bool:
+    """What the first process says, in all of them."""
+    if not torch.distributed.is_initialized():
+        return stop
+    said = torch.tensor([stop])
+    torch.distributed.broadcast(said, 0)
+    return bool(said)
 
 
 WAYS: dict[str, Callable[..., dict[str, Any]]] = {

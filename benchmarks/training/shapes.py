@@ -8,6 +8,8 @@ from transformers import CamembertConfig, CamembertForMaskedLM, PreTrainedTokeni
 from affinage.models.checkpoint import load_tokenizer
 
 LENGTH, ROWS = 128, 32
+FILL = 0.44
+"""share of a row of LENGTH that one text fills, in the mean of the texts that compare.py writes"""
 WARM_UP = 3
 """steps that are not counted"""
 LAYERS, WIDTH, HEADS = 12, 256, 4

@@ -1,0 +1,166 @@
+"""Tokens a second and peak memory of affinage's training beside the loops the field writes: training.py [OUT].
+
+Every cell is a fresh process; the ways take turns, so that what else the machine does hits all of them. Writes
+OUT/report.json and OUT/report.md (default: benchmarks/training).
+"""
+
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from affinage.report.provenance import provenance
+
+HERE = Path(__file__).parent / "training"
+ROUNDS, SECONDS = 5, 15.0
+CORES = os.cpu_count() or 1
+PLAIN = ("plain, padded to 128", "plain, padded to the longest", "Trainer's defaults")
+AIMS = {
+    ("distilcamembert", "affinage"): 10,
+    ("distilcamembert", "affinage, masked tokens"): 15,
+    ("distilcamembert", "affinage, cached teacher"): 15,
+    ("tinybert", "affinage"): 5,
+    ("mlm", "affinage"): 5,
+}
+"""times the first plain loop"""
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way of training, in one process with all cores, or in one process a core."""
+
+    objective: str
+    name: str
+    processes: int = 1
+
+    @property
+    def title(self) -> str:
+        return self.name if self.processes == 1 else f"{self.name}, {self.processes} processes"
+
+    def measured(self, texts: Path) -> dict[str, Any]:
+        """Tokens, seconds, losses and peak memory; the memory of all processes together."""
+        script = "plain.py" if self.name in PLAIN else "ours.py"
+        launcher = [sys.executable]
+        if self.processes > 1:
+            launcher += [
+                "-m",
+                "torch.distributed.run",
+                "--nproc_per_node",
+                str(self.processes),
+                "--master_port",
+                "29517",
+            ]
+        found = subprocess.run(
+            [*launcher, str(HERE / script), self.name, self.objective, str(texts), str(SECONDS)],
+            env={**os.environ, "OMP_NUM_THREADS": str(CORES // self.processes), "HF_HUB_OFFLINE": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if found.returncode:
+            raise SystemExit(f"{self.title}, {self.objective}: {found.stderr[-2000:]}")
+        lines = [json.loads(line) for line in found.stdout.splitlines() if line.startswith('{"tokens')]
+        return {**lines[0], "peak_memory_bytes": sum(line["peak_memory_bytes"] for line in lines)}
+
+
+def ways() -> list[Way]:
+    """All of them."""
+    ours = {
+        "distilcamembert": ("affinage", "affinage, masked tokens", "affinage, cached teacher"),
+        "tinybert": ("affinage",),
+        "mlm": ("affinage",),
+    }
+    return [
+        way
+        for objective, names in ours.items()
+        for way in (
+            *(Way(objective, name) for name in PLAIN),
+            *(Way(objective, name, n) for name in names for n in sorted({1, CORES})),
+        )
+    ]
+
+
+def write_texts(path: Path) -> None:
+    """The reviews and articles that come with affinage, one a line: of mixed length, rows of 128 are 44 % full."""
+    data = resources.files("affinage.assets") / "data"
+
+    def column(task: str, name: str) -> list[str]:
+        parts = [(data / task / f"{part}.jsonl").read_text(encoding="utf-8") for part in ("train", "test")]
+        return sorted({json.loads(line)[name] for part in parts for line in part.splitlines()})
+
+    texts = [" ".join(text.split()) for text in (*column("sentiment", "text"), *column("qa", "context"))]
+    random.Random(0).shuffle(texts)
+    path.write_text("\n".join(texts) + "\n", encoding="utf-8")
+
+
+def main(out: Path) -> None:
+    rates: dict[Way, list[float]] = {way: [] for way in ways()}
+    memory: dict[Way, list[int]] = {way: [] for way in ways()}
+    with tempfile.TemporaryDirectory() as folder:
+        texts = Path(folder) / "texts.txt"
+        write_texts(texts)
+        for number in range(ROUNDS):
+            for way in rates:
+                found = way.measured(texts)
+                rates[way].append(found["tokens"] / found["seconds"])
+                memory[way].append(found["peak_memory_bytes"])
+                print(f"round {number + 1}: {way.objective}, {way.title}: {rates[way][-1]:,.0f}", file=sys.stderr)
+    cells = [cell(way, rates, memory) for way in rates]
+    made = provenance(command="python benchmarks/training.py", seed=0, recipe_sha256=None, data={}, seconds=0.0)
+    report = {"rounds": ROUNDS, "seconds": SECONDS, "provenance": made.model_dump(mode="json"), "cells": cells}
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "report.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (out / "report.md").write_text(markdown(report), encoding="utf-8")
+
+
+def cell(way: Way, rates: dict[Way, list[float]], memory: dict[Way, list[int]]) -> dict[str, Any]:
+    """The medians of a way over the rounds, and of its ratio to the first plain loop in the same round."""
+    base = rates[Way(way.objective, PLAIN[0])]
+    ratios = sorted(ours / plain for ours, plain in zip(rates[way], base, strict=True))
+    return {
+        "objective": way.objective,
+        "way": way.title,
+        "tokens_per_second": statistics.median(rates[way]),
+        "ratio": statistics.median(ratios),
+        "ratio_low": ratios[0],
+        "ratio_high": ratios[-1],
+        "peak_memory_bytes": max(memory[way]),
+        "aim": AIMS.get((way.objective, way.name)),
+    }
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """The table, as the documentation shows it."""
+    hardware = report["provenance"]["hardware"]
+    lines = [
+        "| objective | way | real tokens/s | times the plain script | aim | peak memory GiB |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
+    ]
+    for found in report["cells"]:
+        ratio = f"{found['ratio']:.2f} ({found['ratio_low']:.2f} to {found['ratio_high']:.2f})"
+        aim = "" if found["aim"] is None else str(found["aim"])
+        memory = f"{found['peak_memory_bytes'] / 2**30:.2f}"
+        lines.append(
+            f"| {found['objective']} | {found['way']} | {found['tokens_per_second']:,.0f} | {ratio} | {aim} "
+            f"| {memory} |"
+        )
+    lines += [
+        "",
+        f"Medians of {report['rounds']} interleaved rounds of {report['seconds']:.0f} s in fresh processes, ratios "
+        f"with their range over the rounds; {hardware['cpu']}, {hardware['cores']} cores. "
+        f"Made by `{report['provenance']['command']}`, {report['provenance']['date'][:10]}.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    arguments: Sequence[str] = sys.argv[1:]
+    main(Path(arguments[0]) if arguments else HERE)
