@@ -36,7 +36,7 @@ class TeacherCache:
         self._rows, self._dtype = rows, np.dtype(dtype)
         noted = folder / "cache.json"
         said = {"shape": list(self._shape), "dtype": dtype, "made_of": made_of}
-        before = read_note(noted)
+        before = read_note(noted) if noted.is_file() else None
         if before is not None and before != said:
             raise InputError(
                 f"teacher cache '{folder}' was made of something else; delete it, or choose another folder"
