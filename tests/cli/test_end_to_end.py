@@ -145,10 +145,13 @@ def test_a_full_disk(refused: Refused, small_disk: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit on file sizes is tried on Linux")
 @pytest.mark.parametrize("size", [3_000, 30_000])  # of the tokens, of the weights
-def test_a_file_that_may_not_grow(refused: Refused, place: Path, size: int) -> None:
+def test_a_file_that_may_not_grow(
+    refused: Refused, place: Path, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Tokens or weights that cannot be written; what was written stays aside."""
     import resource
 
+    monkeypatch.setenv("AFFINAGE_CACHE", str(tmp_path / "no tokens yet"))
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
