@@ -29,6 +29,7 @@ from affinage.training.allocator import keep_big_buffers
 from affinage.training.arguments import total_steps, training_arguments
 from affinage.training.clock import Clock
 from affinage.training.curves import curves
+from affinage.training.dropout import quicken_dropout_
 from affinage.training.guards import Guard
 from affinage.training.interruption import StopOnInterrupt
 from affinage.training.processes import processes
@@ -128,6 +129,7 @@ def train_stage(
     InputError where that is because of the `teacher`.
     """
     keep_big_buffers()
+    quicken_dropout_(objective.student)
     settings = stage.training
     steps = total_steps(settings, len(rows.train), processes=processes().num_processes)
     stop, clock = StopOnInterrupt(), Clock(folder.partial / "seconds")

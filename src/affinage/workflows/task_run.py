@@ -26,6 +26,7 @@ from affinage.training.allocator import keep_big_buffers
 from affinage.training.arguments import computes_in_bf16
 from affinage.training.clock import Clock
 from affinage.training.curves import curves
+from affinage.training.dropout import quicken_dropout_
 from affinage.training.guards import Guard
 from affinage.training.interruption import StopOnInterrupt
 from affinage.training.processes import processes
@@ -153,6 +154,7 @@ def train_task_model(
     training, valid = run.training, run.data.valid
     set_seed(training.seed)
     keep_big_buffers()
+    quicken_dropout_(model)
     rows = LabelledRows(
         run.rows, targets(run.data.train, run.rows, run.data.labels), pad_id(run.tokenizer), takes_types(model)
     )
