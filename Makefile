@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml constraints.txt
 demo: install
 	$(VENV)/bin/affinage demo $(DEMO)
 
-# Two OpenMP threads beside another busy process are many times slower than one.
+# One process a core; two OpenMP threads beside another busy process are many times slower than one.
 test test-slow: export OMP_NUM_THREADS ?= 1
 test test-slow: export MKL_NUM_THREADS ?= 1
 test test-slow: export TOKENIZERS_PARALLELISM ?= false
@@ -27,10 +27,10 @@ test test-slow: export TOKENIZERS_PARALLELISM ?= false
 test test-slow: export HF_HUB_OFFLINE ?= 1
 
 test: install
-	$(VENV)/bin/python -m pytest -m 'not slow and not gpu and not network' $(PYTEST)
+	$(VENV)/bin/python -m pytest -n auto --dist loadfile -m 'not slow and not gpu and not network' $(PYTEST)
 
 test-slow: install
-	$(VENV)/bin/python -m pytest -m 'slow and not gpu and not network' $(PYTEST)
+	$(VENV)/bin/python -m pytest -n auto --dist loadfile -m 'slow and not gpu and not network' $(PYTEST)
 
 check: install
 	$(VENV)/bin/python -m ruff check
