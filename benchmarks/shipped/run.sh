@@ -18,13 +18,14 @@ job() { # folder verb arguments
 }
 settings() { # of a task, chosen on the valid parts (tune.sh) and the same for teacher and student
   case $1 in
-    qa) echo --task qa --data piaf --set training.row_length=256 --set training.epochs=2 --set student.dropout=0 ;;
-    sentiment) echo --task sentiment --data reviews --set training.row_length=128 --set training.epochs=2 ;;
-    ner) echo --task ner --data wikineural --set training.row_length=96 --set training.epochs=2 ;;
+    qa) echo --task qa --data piaf --set training.row_length=256 --set training.epochs=2 ;;
+    sentiment) echo --task sentiment --data reviews --set training.row_length=128 --set training.epochs=1 ;;
+    ner) echo --task ner --data wikineural --set training.row_length=96 --set training.epochs=1 ;;
     nli) echo --task nli --data xnli --set training.row_length=96 --set training.epochs=4 ;;
   esac
+  echo --set student.dropout=0
 }
-rate() { case $1 in nli) echo 2e-4 ;; *) echo 5e-4 ;; esac; }
+rate() { case $1 in nli) echo 2e-4 ;; sentiment) echo 3e-4 ;; *) echo 5e-4 ;; esac; }
 jobs() { # the longest first
   for seed in 0 1 2; do
     for task in qa sentiment ner nli; do
