@@ -1,6 +1,6 @@
 """`affinage distil`: arguments of the workflow of that name."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -51,36 +51,22 @@ def distil(
     files = [*(corpus or ()), *(more_corpus or ())]
     if not corpus:
         raise InputError("distil needs text: name it with --corpus, for example --corpus corpus/")
-    given = overrides(settings, max_steps=max_steps, seed=seed)
+    asked: dict[str, Any] = {
+        "corpus": files,
+        "out": out,
+        "recipe": recipe,
+        "init_from": init_from,
+        "overrides": overrides(settings, max_steps=max_steps, seed=seed),
+        "overwrite": overwrite,
+        "quiet": quiet,
+    }
     if dry_run:
         from affinage.cli.dry_run import show_dry_run
         from affinage.workflows.dry_run import distil_dry_run
 
-        show_dry_run(
-            distil_dry_run(
-                teacher,
-                corpus=files,
-                out=out,
-                recipe=recipe,
-                init_from=init_from,
-                overrides=given,
-                overwrite=overwrite,
-                quiet=quiet,
-            ),
-            as_json=as_json,
-        )
+        show_dry_run(distil_dry_run(teacher, **asked), as_json=as_json)
         return
     from affinage.workflows.distil import distil as run
 
-    report = run(
-        teacher,
-        corpus=files,
-        out=out,
-        recipe=recipe,
-        init_from=init_from,
-        overrides=given,
-        overwrite=overwrite,
-        quiet=quiet,
-        command=ctx.obj,
-    )
+    report = run(teacher, **asked, command=ctx.obj)
     show_report(report, as_json=as_json, out=out, quiet=quiet)

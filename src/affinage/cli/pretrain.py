@@ -1,6 +1,6 @@
 """`affinage pretrain`: arguments of the workflow of that name."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -39,28 +39,21 @@ def pretrain(
     affinage pretrain corpus/ --set student.num_hidden_layers=4 --max-steps 500 --out runs/small
     affinage pretrain corpus/ --out runs/teacher --dry-run
     """
-    given = overrides(settings, max_steps=max_steps, seed=seed)
+    asked: dict[str, Any] = {
+        "out": out,
+        "recipe": recipe,
+        "init_from": init_from,
+        "overrides": overrides(settings, max_steps=max_steps, seed=seed),
+        "overwrite": overwrite,
+        "quiet": quiet,
+    }
     if dry_run:
         from affinage.cli.dry_run import show_dry_run
         from affinage.workflows.dry_run import pretrain_dry_run
 
-        show_dry_run(
-            pretrain_dry_run(
-                corpus, out=out, recipe=recipe, init_from=init_from, overrides=given, overwrite=overwrite, quiet=quiet
-            ),
-            as_json=as_json,
-        )
+        show_dry_run(pretrain_dry_run(corpus, **asked), as_json=as_json)
         return
     from affinage.workflows.pretrain import pretrain as run
 
-    report = run(
-        corpus,
-        out=out,
-        recipe=recipe,
-        init_from=init_from,
-        overrides=given,
-        overwrite=overwrite,
-        quiet=quiet,
-        command=ctx.obj,
-    )
+    report = run(corpus, **asked, command=ctx.obj)
     show_report(report, as_json=as_json, out=out, quiet=quiet)

@@ -52,7 +52,7 @@ MACHINES: Mapping[str, Machine] = {
         215e9,
         430e9,
         24 * 2**30,
-        "measured: best matrix products of two cores with AVX512-BF16, 2026-11",
+        "one look at matrix products, 2026-11, no report; measure yours with --dry-run",
         fused_dropout=False,
     ),
     "t4": _nvidia("NVIDIA T4", 8.1, None, 16, "NVIDIA T4 data sheet; its 65 TFLOPS are float16, not used here"),
