@@ -78,14 +78,20 @@ def batches(texts: list[str], *, padded_to: int | None) -> Iterator[Inputs]:
             yield dict(collate([{"input_ids": ids} for ids in encoded["input_ids"]]))
 
 
-def loop(objective: str, texts: list[str], seconds: float, *, padded_to: int | None) -> dict[str, Any]:
-    """Forward, backward, AdamW; nothing else."""
-    torch.manual_seed(0)
+def prepared(objective: str) -> tuple[Any, Any]:
+    """The two models, TinyBERT's with attention that can be looked at and the map of hidden states."""
     student, teacher = models(objective)
     if objective == "tinybert":
         for model in (student, teacher):
             model.set_attn_implementation("eager")
         student.fit_dense = torch.nn.Linear(WIDTH, WIDTH)
+    return student, teacher
+
+
+def loop(objective: str, texts: list[str], seconds: float, *, padded_to: int | None) -> dict[str, Any]:
+    """Forward, backward, AdamW; nothing else."""
+    torch.manual_seed(0)
+    student, teacher = prepared(objective)
     optimizer = torch.optim.AdamW(student.parameters(), lr=5e-4)
     tokens, began, losses = 0, 0.0, []
     for step, inputs in enumerate(batches(texts, padded_to=padded_to)):
@@ -124,11 +130,7 @@ class Clock(TrainerCallback):
 def trainer(objective: str, texts: list[str], seconds: float) -> dict[str, Any]:
     """transformers' Trainer with its own collator and defaults, but for the number of rows."""
     torch.manual_seed(0)
-    student, teacher = models(objective)
-    if objective == "tinybert":
-        for model in (student, teacher):
-            model.set_attn_implementation("eager")
-        student.fit_dense = torch.nn.Linear(WIDTH, WIDTH)
+    student, teacher = prepared(objective)
     known, seen = tokenizer(), []
 
     class Distiller(Trainer):
