@@ -124,7 +124,8 @@ def test_cosine(mask: str) -> None:
 
 
 def test_every_registered_loss_has_a_formula_here() -> None:
-    between_layers = {"hidden_mse", "attention_score_mse"}  # test_tinybert_losses.py
+    between_layers = {"hidden_mse", "attention_score_mse"}  # test_tinybert_losses.py; test_relation_losses.py:
+    between_layers |= {"attention_kl", "query_relation_kl", "key_relation_kl", "value_relation_kl", "patient_mse"}
     here = {*BY_HAND, "mlm", "cosine_distance", "cosine_similarity"}
     assert {e.name for e in distillation_losses.entries()} == here | between_layers
 
