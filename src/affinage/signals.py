@@ -26,7 +26,10 @@ class Batch:
     token_type_ids: Tensor | None = None
     """(B, T) int64: sentence A or B, where the architecture knows them"""
     labels: Tensor | None = None
-    """(B, T) int64 with IGNORED, or (B,) for whole rows"""
+    """(B, T) int64 with IGNORED; for whole rows (B,) class, (B, 2) first and last token of a span, or float with NaN
+    for none: (B,) value, (B, C) 0 or 1"""
+    context: Tensor | None = None
+    """(B, T) bool: tokens of the text that an answer is looked for in. None: every real token"""
     selected: Tensor | None = None
     """(B, T) bool: positions whose vocabulary head is computed (N of them, in row order). None: every real token"""
 
