@@ -4,13 +4,16 @@ Letters: B rows, T tokens a row, H width, L layers, A heads, D head size, V voca
 """
 
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 IGNORED = -100
 """Label of a position that no loss may count (transformers' convention)."""
+
+Head = Literal["classes", "multi_label", "regression", "token", "span"]
+"""What a task's head gives: one class, any number of labels, a value; a tag for each token; start and end of a span."""
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,16 @@
 """What a distillation loss is, and where it is registered."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor
 
 from affinage.registry import Registry
-from affinage.signals import Batch, Signals, Sum
+from affinage.signals import Batch, Head, Signals, Sum
 
 NEEDS = frozenset({"head", "hidden_states", "last_hidden_state", "queries", "keys", "values", "logits"})
 """What a loss may ask of the forward pass: inputs of the vocabulary head, hidden states of every layer or of the last,
 queries, keys and values of every layer, a small head's logits."""
-
-
-Head = Literal["classes", "multi_label", "regression", "token", "span"]
-"""What a task's head gives: one class, any number of labels, a value; a tag for each token; start and end of a span."""
 
 
 class DistillationLoss(Protocol):

@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from affinage.errors import InputError
-from affinage.losses.base import DistillationLoss, Head, Shape, distillation_losses
+from affinage.losses.base import DistillationLoss, Shape, distillation_losses
 from affinage.losses.logits import ClassSoftKL, MultiLabelSoftKL, RegressionMSE, SpanSoftKL, TokenSoftKL, row_places
-from affinage.signals import IGNORED, Batch, Signals, Sum
+from affinage.signals import IGNORED, Batch, Head, Signals, Sum
 
 
 @dataclass(frozen=True)
