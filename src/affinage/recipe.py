@@ -132,7 +132,18 @@ class Guards(_Part):
 class Stage(_Part):
     """One training run within a recipe."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _on_is_a_word(cls, given: Any) -> Any:
+        """YAML 1.1 reads the key `on` as a truth value."""
+        return {"on" if key is True else key: value for key, value in given.items()} if type(given) is dict else given
+
     name: str
+    on: Literal["text", "task"] = "text"
+    """what a stage of a distillation learns from: raw text, or the rows of a task, which may be without labels"""
+    assistant: StudentSpec | None = None
+    """on text: the stage trains a model of this shape, which is the teacher of the stages after it (Wang et al. 2020,
+    MiniLM, section 3.3)"""
     losses: tuple[Component, ...] = ()
     masking: Masking = Masking()
     held_out: Annotated[float, Field(gt=0, lt=1)] = 0.002
@@ -176,6 +187,20 @@ class Recipe(_Part):
                 f"recipe '{self.name}' is for {self.kind} with {len(self.stages)} stages; {kind} takes one stage"
             )
         return self.stages[0]
+
+    def with_stages_on(self, what: Literal["text", "task"]) -> Self:
+        """The recipe with these stages alone. Raises: InputError where it distils nothing of the kind."""
+        if self.kind != "distil":
+            raise InputError(f"recipe '{self.name}' is for {self.kind}; distil takes one for distil")
+        stages = tuple(stage for stage in self.stages if stage.on == what)
+        if not stages:
+            need = {"text": "--corpus", "task": "--task and --data"}
+            other = need["task" if what == "text" else "text"]
+            raise InputError(
+                f"recipe '{self.name}' has no stage on {what}, which {need[what]} would feed; give {other}, or another "
+                "--recipe"
+            )
+        return self.model_copy(update={"stages": stages})
 
     @classmethod
     def load(cls, name_or_path: str | Path, overrides: Mapping[str, str] | None = None) -> Self:

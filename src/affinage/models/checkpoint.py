@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 _UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError, StrictDataclassError)
 
-_CLASSES: dict[str, Any] = {
+TASK_CLASSES: dict[str, Any] = {
     "sequence": AutoModelForSequenceClassification,
     "pair": AutoModelForSequenceClassification,
     "token": AutoModelForTokenClassification,
@@ -97,7 +97,7 @@ def load_task_model(
         refuse_other_head(name_or_path, kind)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model, fresh = _load(_CLASSES[kind], name_or_path, ignore_mismatched_sizes=bool(labels), **settings)
+        model, fresh = _load(TASK_CLASSES[kind], name_or_path, ignore_mismatched_sizes=bool(labels), **settings)
     if labels is None and fresh:
         raise InputError(
             f"model '{name_or_path}' is not fine-tuned for this: {_some(fresh)} would start at random; "
@@ -113,6 +113,16 @@ def refuse_other_head(name_or_path: str | Path, kind: Kind) -> None:
     heads = [a for a in architectures if any(a.endswith(s) for s in _SUFFIXES.values())]
     if heads and not any(a.endswith(suffix) for a in heads):
         raise InputError(f"model '{name_or_path}' is a {heads[0]}; this task needs a …{suffix}")
+
+
+def has_task_head(name_or_path: str | Path, kind: Kind) -> bool:
+    """Whether the config says that the model was fine-tuned for this kind of task.
+
+    Raises: InputError where it was for another.
+    """
+    refuse_other_head(name_or_path, kind)
+    suffix = _SUFFIXES["sequence" if kind == "pair" else kind]
+    return any(a.endswith(suffix) for a in read_config(name_or_path).architectures or [])
 
 
 def check_fit(tokenizer: PreTrainedTokenizerFast, config: PretrainedConfig, *, where: str | Path) -> None:

@@ -29,7 +29,7 @@ def forward_masked_lm(model: PreTrainedModel, batch: Batch, needs: frozenset[str
         types = batch.token_type_ids
         inputs["token_type_ids"] = torch.zeros_like(batch.input_ids) if types is None else types
     with_hidden = "hidden_states" in needs
-    with _heads_heard(model, layout, needs) as heard:
+    with heads_heard(model, layout, needs) as heard:
         output = model.get_submodule(layout.base)(**inputs, output_hidden_states=with_hidden)
     last: Tensor = output.last_hidden_state
     signals = Signals(
@@ -53,7 +53,7 @@ def with_head(model: PreTrainedModel, signals: Signals, last: Tensor, batch: Bat
 
 
 @contextmanager
-def _heads_heard(model: PreTrainedModel, layout: Layout, needs: frozenset[str]) -> Iterator[dict[str, list[Tensor]]]:
+def heads_heard(model: PreTrainedModel, layout: Layout, needs: frozenset[str]) -> Iterator[dict[str, list[Tensor]]]:
     """L x (B, A, T, D) outputs of the projections that `needs` names: no attention implementation gives them away."""
     paths = {"queries": layout.query, "keys": layout.key, "values": layout.value}
     heard: dict[str, list[Tensor]] = {name: [] for name in paths if name in needs}

@@ -261,6 +261,11 @@ class Report(_Part):
         if self.scores:
             columns = ("model", "task", "part", "metric", "score %", "95 % interval", "baseline %", "n", "seeds")
             blocks.append(markdown(columns, [_score_row(score) for score in self.scores]))
+        if self.comparisons:
+            from affinage.report.tables import kept_table
+
+            kept = kept_table(self)
+            blocks.append(markdown(kept.columns, kept.rows))
         blocks += [markdown(*table) for table in speed_tables(self)]
         if self.training:
             blocks.append(markdown(("training", ""), self.training.facts()))

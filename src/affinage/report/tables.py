@@ -105,6 +105,14 @@ def metric_table(report: Report) -> Table:
     return _scores(report, others, title="Other metrics", notes=())
 
 
+def kept_table(report: Report) -> Table:
+    """What each model keeps of the reference's scores."""
+    rows = [(c.task, c.metric, c.model, _beside(c), *_kept(c), f"{c.n:,}") for c in report.comparisons]
+    reference = report.comparisons[0].reference if report.comparisons else "the reference"
+    columns = ("task", "metric", "model", f"beside {reference}", ">kept, plain %", ">kept above the baseline %", ">n")
+    return Table("What is kept", columns, tuple(rows))
+
+
 def source_table(report: Report) -> Table:
     """What the report was made from, and where each was measured."""
     rows = []

@@ -108,4 +108,5 @@ def _fine_tuning(model: str | Path) -> Training | None:
     if not path.is_file():
         return None
     recipe = Recipe.load(path)
-    return recipe.stages[-1].training if recipe.kind == "finetune" else None
+    last = recipe.stages[-1]
+    return last.training if recipe.kind == "finetune" or last.on == "task" else None
