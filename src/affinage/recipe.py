@@ -148,6 +148,8 @@ class Stage(_Part):
     """on text: the stage trains a model of this shape, which is the teacher of the stages after it (Wang et al. 2020,
     MiniLM, section 3.3)"""
     losses: tuple[Component, ...] = ()
+    freeze: Annotated[int, Field(ge=0)] | None = None
+    """on text: the embeddings and so many of the student's first layers are left as they are; None: all is trained"""
     masking: Masking = Masking()
     held_out: Annotated[float, Field(gt=0, lt=1)] = 0.002
     """share of the corpus lines kept for the held-out loss"""

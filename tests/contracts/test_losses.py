@@ -25,6 +25,7 @@ ZERO_AT_AGREEMENT = {
     "key_relation_kl",
     "value_relation_kl",
     "patient_mse",
+    "feature_map_mse",
     "class_soft_kl",
     "multi_label_soft_kl",
     "regression_mse",
