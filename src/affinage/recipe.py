@@ -49,9 +49,10 @@ class StudentSpec(_Part):
     """None when distilling: half the teacher's, rounded up"""
     layers: Literal["spread", "even", "odd"] | tuple[int, ...] = "spread"
     """which teacher layers the student starts from: a named map, or their indices from 0"""
-    init: Literal["layers", "importance", "svd", "random"] = "layers"
+    init: Literal["layers", "importance", "svd", "embeddings", "random"] = "layers"
     """how a student starts: from whole layers of the teacher, of equal widths; from their most important units, or
-    along the singular directions of the embeddings, where it is narrower; or at random"""
+    along the singular directions of the embeddings, where it is narrower; or with random layers between the teacher's
+    embeddings and vocabulary head; or at random"""
     hidden_size: Count | None = None
     num_attention_heads: Count | None = None
     intermediate_size: Count | None = None
@@ -59,6 +60,8 @@ class StudentSpec(_Part):
     """tokens a row may have, special tokens included"""
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     """of hidden states and attention, while training"""
+    config: dict[str, JsonValue] = {}
+    """when distilling with random layers: more entries of the student's config, as its architecture calls them"""
     tokenizer: TokenizerSpec | None = None
 
 
