@@ -68,8 +68,16 @@ class Masking(_Part):
     random: Fraction = 0.1
     """share replaced by a random token; the rest is left as it was"""
     whole_words: bool = False
+    smoothing: Annotated[float, Field(ge=0, le=10)] | None = None
+    """tokens are chosen in proportion to their count in the training text to the power -smoothing; None: all alike"""
     variants: Count | None = None
     """how many different masks a row gets, taken in turn, epoch by epoch; None: other ones in every epoch"""
+
+    @model_validator(mode="after")
+    def _tokens_or_words(self) -> Self:
+        if self.whole_words and self.smoothing is not None:
+            raise ValueError("smoothing weighs single tokens and whole_words hides words: leave one of them out")
+        return self
 
 
 class Training(_Part):

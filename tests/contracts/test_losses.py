@@ -26,6 +26,11 @@ ZERO_AT_AGREEMENT = {
     "token_soft_kl",
     "span_soft_kl",
     "task_soft_kl",
+    "attention_kl",
+    "query_relation_kl",
+    "key_relation_kl",
+    "value_relation_kl",
+    "patient_mse",
 }
 LOGITS = {"token_soft_kl": "each token", "span_soft_kl": "start and end"}
 """of what the logits are, where they are not of a row"""
@@ -50,15 +55,16 @@ def a_batch(name: str = "") -> Batch:
 
 
 def signals_of(hidden: Tensor, weight: Tensor, bias: Tensor, batch: Batch, name: str = "") -> Signals:
-    """Everything a loss may ask for of a model with one layer and one head, made of hidden states (2, B, T, H)."""
+    """Everything a loss may ask for of a model with two layers and one head, made of hidden states (3, B, T, H)."""
+    layers = hidden[1:, :, None]
     logits = {"each token": hidden[-1] @ weight.t(), "start and end": hidden[-1] @ weight[:2].t()}
     return Signals(
         logits=logits.get(LOGITS.get(name, ""), hidden[-1][:, 0] @ weight.t()),
         hidden_states=tuple(hidden),
         last_hidden_state=hidden[-1],
-        queries=(hidden[-1][:, None],),
-        keys=(hidden[-1][:, None].flip(-1),),
-        values=(hidden[-1][:, None],),
+        queries=tuple(layers),
+        keys=tuple(layers.flip(-1)),
+        values=tuple(layers),
         head_input=hidden[-1][batch.head_positions],
         head_weight=weight,
         head_bias=bias,
@@ -67,7 +73,7 @@ def signals_of(hidden: Tensor, weight: Tensor, bias: Tensor, batch: Batch, name:
 
 def leaves(seed: int) -> list[Tensor]:
     random = torch.Generator().manual_seed(seed)
-    shapes = ((2, ROWS, TOKENS, WIDTH), (VOCABULARY, WIDTH), (VOCABULARY,))
+    shapes = ((3, ROWS, TOKENS, WIDTH), (VOCABULARY, WIDTH), (VOCABULARY,))
     return [torch.randn(shape, generator=random).requires_grad_() for shape in shapes]
 
 
@@ -108,7 +114,7 @@ def test_the_gradient_reaches_the_student_and_only_the_student(name: str) -> Non
     assert all(leaf.grad is None for leaf in teacher)
     hidden, weight, _ = student
     assert hidden.grad is not None and hidden.grad.isfinite().all()
-    assert (hidden.grad[-1][loss.positions(batch)].abs().sum(-1) > 0).all()
+    assert (hidden.grad.abs().sum((0, -1))[loss.positions(batch)] > 0).all()
     if "head" in loss.needs:
         assert weight.grad is not None and weight.grad.abs().sum() > 0
 
@@ -127,6 +133,25 @@ def test_nothing_reaches_the_loss_from_padding(name: str) -> None:
     assert noisy.count == loss.positions(batch).sum()
     noisy.total.backward()  # type: ignore[no-untyped-call]
     assert student[0].grad is not None and not student[0].grad[:, ~batch.mask].any()
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if "logits" not in distillation_losses.entry(n).component.needs])
+def test_texts_packed_into_one_row_count_as_in_rows_of_their_own(name: str) -> None:
+    """So noise in one of them leaves what the other counts as it was."""
+    loss, lengths = distillation_losses.build(name), [4, 3]
+    packed = replace(a_batch(name), mask=torch.ones(ROWS, TOKENS, dtype=torch.bool))
+    packed = replace(packed, segments=torch.tensor([[1] * lengths[0] + [2] * lengths[1]] * ROWS))
+    for noise in (0.0, 9.0):
+        student, teacher = leaves(2), leaves(3)
+        with torch.no_grad():
+            for hidden in (student[0], teacher[0]):
+                hidden[:, :, lengths[0] :] += noise * torch.randn(hidden[:, :, lengths[0] :].shape)
+        alone = []
+        for part in torch.arange(TOKENS).split(lengths):
+            text = Batch(**{key: getattr(packed, key)[:, part] for key in ("input_ids", "mask", "labels")})
+            ours, theirs = ([hidden[:, :, part], *head] for hidden, *head in (student, teacher))
+            alone.append(value_of(name, ours, theirs, text).item())
+        assert value_of(name, student, teacher, packed).item() == pytest.approx(sum(alone), rel=1e-5)
 
 
 @every_loss
