@@ -138,7 +138,7 @@ def test_nothing_reaches_the_loss_from_padding(name: str) -> None:
 @pytest.mark.parametrize("name", [n for n in NAMES if "logits" not in distillation_losses.entry(n).component.needs])
 def test_texts_packed_into_one_row_count_as_in_rows_of_their_own(name: str) -> None:
     """So noise in one of them leaves what the other counts as it was."""
-    loss, lengths = distillation_losses.build(name), [4, 3]
+    lengths = [4, 3]
     packed = replace(a_batch(name), mask=torch.ones(ROWS, TOKENS, dtype=torch.bool))
     packed = replace(packed, segments=torch.tensor([[1] * lengths[0] + [2] * lengths[1]] * ROWS))
     for noise in (0.0, 9.0):

@@ -12,9 +12,10 @@ from affinage.errors import DataError, InputError
 from affinage.report.report import Report
 from affinage.workflows.distil_task import distil_task
 from affinage.workflows.evaluate import evaluate
+from affinage.workflows.systems import gather
 from tiny import SENTENCES, save_tiny
 from tiny_data import STEPS, same_weights, write_rows, write_task
-from tiny_tasks import LABELS, tuned_teacher
+from tiny_tasks import HEADS, LABELS, tuned_teacher
 
 TINYBERT = """
 name: mine
@@ -59,6 +60,7 @@ def test_two_stages_on_every_kind_of_task(tmp_path: Path, mine: Path, task: str)
     assert config["affinage_task"] == task and config["affinage_layers"] == [0, 3]
     assert sorted(p.name for p in (out / "runs").iterdir()) == ["stage-1", "stage-2"]
     assert not (out / "teacher").exists() and not (tmp_path / "out.partial").exists()
+    assert list(gather([out]).scored[task]) == [f"camembert-{HEADS[task]} by mine"]
     again = evaluate(out, data=data, split="test")
     assert [s.value for s in again.scores] == [
         s.value for s in report.scores if (s.model, s.split) == ("student", "test")
