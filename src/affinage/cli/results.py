@@ -57,7 +57,7 @@ def _kept(report: "Report") -> None:
 
         table = kept_table(report)
         write("")
-        write_table(table.columns, table.rows)
+        write_table(table.columns, list(table.rows))
 
 
 def _training(report: "Report") -> None:

@@ -18,6 +18,8 @@ def make_task_student(
     Raises: InputError where the map leaves the teacher or the shape cannot be made.
     """
     general, layers = make_student(under_vocabulary_head(teacher), spec)
+    for key in ("id2label", "label2id", "problem_type"):
+        setattr(general.config, key, getattr(teacher.config, key))
     student = under_task_head(general, kind)
     if layers:
         _copy_head_(teacher, student)

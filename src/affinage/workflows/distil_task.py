@@ -89,6 +89,7 @@ def distil_task(
         general = folder.partial / "general"
         if not (general / "report.json").is_file():
             distil(teacher, corpus=corpus, out=general, recipe=_text_only(plan), init_from=init_from, quiet=quiet)
+        processes().wait_for_everyone()  # until the first has written it
         given = replace(given, init_from=general)
     run, teachers = given.run, given.teachers
     if not teachers.tuned:

@@ -19,6 +19,7 @@ from affinage.models.checkpoint import (
     task_of,
     weights_fingerprint,
 )
+from affinage.training.processes import processes
 from affinage.workflows.finetune import finetune
 from affinage.workflows.labelled_data import TaskData, refuse_unknown_labels, rename_labels
 from affinage.workflows.task_run import TaskRun
@@ -102,6 +103,7 @@ def tune_teacher(
             columns=run.columns,
             quiet=quiet,
         )
+    processes().wait_for_everyone()  # until the first has written it
     model = load_task_model(out, run.task.kind)
     return replace(teachers, names=(out, *teachers.names[1:]), tuned=True, models=(model, *teachers.models[1:]))
 
