@@ -49,6 +49,9 @@ class StudentSpec(_Part):
     """None when distilling: half the teacher's, rounded up"""
     layers: Literal["spread", "even", "odd", "first"] | tuple[int, ...] = "spread"
     """which teacher layers the student starts from: a named map, or their indices from 0"""
+    init: Literal["layers", "importance", "svd", "random"] = "layers"
+    """how a student starts: from whole layers of the teacher, of equal widths; from their most important units, or
+    along the singular directions of the embeddings, where it is narrower; or at random"""
     hidden_size: Count | None = None
     num_attention_heads: Count | None = None
     intermediate_size: Count | None = None

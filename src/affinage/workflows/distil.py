@@ -14,7 +14,7 @@ from affinage.data.rows import PackedRows
 from affinage.data.streams import Stream, as_stream
 from affinage.data.token_cache import token_folder
 from affinage.distillation.objective import Objective, build_losses, fit_losses
-from affinage.distillation.student import check_student, make_student
+from affinage.distillation.student import check_continued, make_student
 from affinage.errors import InputError
 from affinage.evaluation.footprint import model_entry
 from affinage.models.checkpoint import check_fit, load_masked_lm, load_tokenizer, max_length, weights_fingerprint
@@ -138,7 +138,7 @@ class Given:
     tokenizer: PreTrainedTokenizerFast
     student: PreTrainedModel
     layers: tuple[int, ...] | None
-    """of the teacher, that the student starts from; None where it goes on from an earlier student"""
+    """of the teacher, that the student starts from; None where it starts at random, or from an earlier student"""
 
     @property
     def stage(self) -> Stage:
@@ -180,24 +180,20 @@ def read_given(
 def _student(
     init_from: str | Path | None, teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, plan: Recipe
 ) -> tuple[PreTrainedModel, tuple[int, ...] | None]:
-    """The student to train, and the teacher's layers it starts from; None where it goes on from an earlier student.
+    """The student to train, and the teacher's layers it starts from; None where at random, or from an earlier student.
 
     Raises: InputError where the spec, or the model to go on from, does not fit the teacher.
     """
     if init_from is None:
         student, layers = make_student(teacher, plan.student)
+        if not layers:
+            log.info("the student starts at random")
+            return student, None
         log.info("the student starts from layers %s of the teacher's %d", list(layers), depth_of(teacher.config))
         return student, layers
     student, _ = load_masked_lm(init_from)
     if load_tokenizer(init_from).get_vocab() != tokenizer.get_vocab():
         raise InputError(f"model '{init_from}' has another vocabulary than the teacher; a student shares the teacher's")
-    check_student(plan.student, student)
-    if (ours := student.config.hidden_size) != (theirs := teacher.config.hidden_size):
-        raise InputError(f"model '{init_from}' has hidden size {ours}, the teacher {theirs}: they must be the same")
-    if plan.student.num_hidden_layers not in (None, depth_of(student.config)):
-        raise InputError(
-            f"student.num_hidden_layers {plan.student.num_hidden_layers} differs from the {depth_of(student.config)} "
-            f"layers of '{init_from}': leave it out, or leave --from out"
-        )
+    check_continued(plan.student, student)
     log.info("the student goes on from '%s'", init_from)
     return student, None

@@ -8,7 +8,7 @@ import torch
 from transformers import PretrainedConfig
 
 from affinage.distillation.objective import build_losses
-from affinage.distillation.student import student_layers
+from affinage.distillation.student import student_depth, student_layers, student_widths
 from affinage.errors import InputError
 from affinage.losses.vocabulary import CHUNK_ENTRIES
 from affinage.models.build import check_shape
@@ -130,19 +130,22 @@ def shape_of(config: PretrainedConfig) -> Shape:
 
 
 def student_shape(teacher: Shape, spec: StudentSpec) -> Shape:
-    """The student that a recipe makes of a teacher. Raises: InputError where it cannot be made by copying layers."""
+    """The student that a recipe makes of a teacher. Raises: InputError where it cannot be made."""
     theirs = {
         "hidden_size": teacher.hidden_size,
         "num_attention_heads": teacher.heads,
         "intermediate_size": teacher.intermediate_size,
     }
-    for key, value in theirs.items():
-        if getattr(spec, key) not in (None, value):
-            raise InputError(
-                f"student.{key} {getattr(spec, key)} differs from the teacher's {value}; a student starts from the "
-                "teacher's layers and keeps their widths: leave it out"
-            )
-    return replace(teacher, layers=len(student_layers(spec, teacher.layers)))
+    widths = student_widths(spec, theirs)
+    student_layers(spec, teacher.layers)  # the map must fit
+    return replace(
+        teacher,
+        layers=student_depth(spec, teacher.layers),
+        hidden_size=widths["hidden_size"],
+        heads=widths["num_attention_heads"],
+        intermediate_size=widths["intermediate_size"],
+        token_types=0 if spec.architecture == "distilbert" else teacher.token_types,
+    )
 
 
 def fresh_shape(spec: StudentSpec) -> Shape:
