@@ -76,7 +76,7 @@ class TaskGiven:
         }
 
     def student(self, teacher: PreTrainedModel) -> tuple[PreTrainedModel, tuple[int, ...] | None]:
-        """The student to train, and the teacher's layers it starts from; None where it starts at random, or from a general one.
+        """The student to train, and the teacher's layers it starts from; None where it has other weights.
 
         Raises: InputError where the recipe's shape, or the model to start from, does not fit.
         """
