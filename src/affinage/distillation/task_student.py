@@ -20,6 +20,8 @@ def make_task_student(
     general, layers = make_student(under_vocabulary_head(teacher), spec)
     for key in ("id2label", "label2id", "problem_type"):
         setattr(general.config, key, getattr(teacher.config, key))
+    if hasattr(general.config, "no_answer_threshold"):
+        del general.config.no_answer_threshold  # the teacher's
     student = under_task_head(general, kind)
     if layers:
         _copy_head_(teacher, student)

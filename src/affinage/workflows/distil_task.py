@@ -129,6 +129,8 @@ def distil_task(
     if layers is not None:
         student.config.affinage_layers = list(layers)
     student.config.affinage_task = run.task.name
+    if run.task.no_answer:
+        run.tune_no_answer_(student)
     found = beside_teacher(run, student, teachers.models)
     report = Report(
         command="distil",
@@ -142,6 +144,7 @@ def distil_task(
         scores=found.scores,
         comparisons=found.comparisons,
         training=joined(trained),
+        notes=run.data.notes,
         provenance=run.provenance(command or f"affinage distil {teacher} --task {task} --data {data} --out {out}"),
     )
     run.tokenizer.model_max_length = run.length  # longer rows would meet positions that were never fine-tuned

@@ -128,7 +128,7 @@ def _refuse_other_task(name: str | Path, task: Task) -> None:
 
 def _labels_as(data: TaskData, model: PreTrainedModel, name: str | Path, task: Task) -> TaskData:
     """The data with the labels as a teacher has them. Raises: InputError where names or their order differ."""
-    if task.kind == "span":
+    if task.kind in ("span", "regression"):
         return data
     theirs = model_labels(model)
     renamed = replace(
