@@ -16,7 +16,7 @@ from affinage.errors import InputError
 from affinage.losses.base import DistillationLoss, Shape, Shaped, distillation_losses
 from affinage.losses.vocabulary import VocabularyLoss, vocabulary_sums
 from affinage.models.encoder import forward_masked_lm, with_head
-from affinage.models.layout import depth_of, widths_of
+from affinage.models.layout import depth_of, layout_of, widths_of
 from affinage.recipe import Component
 from affinage.signals import Batch, Head, Signals
 
@@ -59,7 +59,22 @@ def fit_losses(
     if teacher is None:
         return tuple(losses)
     ours, theirs = _shape(student), _shape(teacher)
+    for loss in losses:
+        if {"queries", "keys"} <= loss.needs:  # compares what attention makes of both together
+            _refuse_partial_scores(loss, student, teacher)
     return tuple(loss.build(ours, theirs) if isinstance(loss, Shaped) else loss for loss in losses)
+
+
+def _refuse_partial_scores(loss: DistillationLoss, *models: PreTrainedModel) -> None:
+    """Raises: InputError where the products of queries and keys are not all that a model's attention compares."""
+    for model in models:
+        if why := layout_of(model.config).more_in_scores:
+            name = next(e.name for e in distillation_losses.entries() if e.component is type(loss))
+            raise InputError(
+                f"loss '{name}' compares attention scores as products of queries and keys; in a "
+                f"'{model.config.model_type}' {why}. Take losses that compare hidden states, or queries, keys and "
+                "values each among themselves, as in recipe 'minilmv2'"
+            )
 
 
 def _shape(model: PreTrainedModel) -> Shape:

@@ -6,9 +6,9 @@ from transformers import PreTrainedModel
 
 from affinage.errors import InputError
 from affinage.models.build import student_masked_lm
-from affinage.models.layout import depth_of, widths_of
+from affinage.models.layout import depth_of, layout_of, widths_of
 from affinage.models.narrowing import narrow_
-from affinage.models.transfer import layer_map, transfer_
+from affinage.models.transfer import copy_layers_, layer_map, transfer_
 from affinage.recipe import StudentSpec
 
 
@@ -69,13 +69,25 @@ def student_widths(spec: StudentSpec, teacher: Mapping[str, int]) -> dict[str, i
 
 def check_student(spec: StudentSpec, teacher: PreTrainedModel) -> None:
     """Raises: InputError where the spec asks for more than `spec.init` can make of the teacher."""
-    student_widths(spec, widths_of(teacher.config))
-    theirs = teacher.config.model_type
-    copied = spec.architecture in (None, theirs) or (theirs, spec.architecture) == ("bert", "distilbert")
-    if spec.init != "random" and not copied:
+    widths = widths_for(spec, teacher)
+    layout, theirs = layout_of(teacher.config), teacher.config.model_type
+    same = spec.architecture in (None, theirs)
+    if layout.shares_layers and (same or spec.init != "random"):
+        raise InputError(
+            f"all layers of an {theirs} teacher share one layer's weights: with fewer a student is no smaller, and no "
+            "other architecture can take them over; set student.architecture=bert and student.init=random"
+        )
+    if spec.init != "random" and not same and (theirs, spec.architecture) != ("bert", "distilbert"):
         raise InputError(
             f"student.architecture {spec.architecture} differs from the teacher's {theirs}: weights go from a model to "
             "its own architecture, and from bert to distilbert; leave it out, or set student.init=random"
+        )
+    apart = getattr(teacher.config, "embedding_size", teacher.config.hidden_size) != teacher.config.hidden_size
+    if spec.init in ("importance", "svd") and widths != widths_of(teacher.config) and (apart or not layout.whole):
+        what = "embeddings have a width of their own" if apart and layout.whole else "parts are not known one by one"
+        raise InputError(
+            f"student.init {spec.init} cannot cut the weights of a {theirs} down: its {what}; set student.init=random, "
+            "or keep the teacher's widths"
         )
     for key in ("max_length", "tokenizer"):
         if getattr(spec, key) is not None:
@@ -96,6 +108,23 @@ def check_continued(spec: StudentSpec, earlier: PreTrainedModel) -> None:
             )
 
 
+def widths_for(spec: StudentSpec, teacher: PreTrainedModel) -> dict[str, int]:
+    """`student_widths` for this teacher's architecture. Raises: InputError as it, and for a feed-forward network that
+    the architecture does not have.
+    """
+    theirs = widths_of(teacher.config)
+    same = spec.architecture in (None, teacher.config.model_type)
+    if layout_of(teacher.config).intermediate_size or not same:
+        return student_widths(spec, theirs)
+    fixed = 4 * (spec.hidden_size or theirs["hidden_size"])
+    if spec.intermediate_size not in (None, fixed):
+        raise InputError(
+            f"student.intermediate_size {spec.intermediate_size}: in a {teacher.config.model_type} it is 4 times the "
+            f"hidden size, here {fixed}; leave it out"
+        )
+    return student_widths(spec.model_copy(update={"intermediate_size": fixed}), theirs)
+
+
 def make_student(teacher: PreTrainedModel, spec: StudentSpec) -> tuple[PreTrainedModel, tuple[int, ...]]:
     """A student as `spec.init` starts it, and the teacher's layers it starts from, none of them where at random.
 
@@ -104,17 +133,24 @@ def make_student(teacher: PreTrainedModel, spec: StudentSpec) -> tuple[PreTraine
     Raises: InputError where the map leaves the teacher or the shape cannot be made.
     """
     check_student(spec, teacher)
-    theirs = widths_of(teacher.config)
-    widths, depth = student_widths(spec, theirs), depth_of(teacher.config)
+    theirs, widths = widths_of(teacher.config), widths_for(spec, teacher)
+    depth = depth_of(teacher.config)
     layers, count = student_layers(spec, depth), student_depth(spec, depth)
-    student = student_masked_lm(teacher, spec, layers=count, widths=widths)
+    student = student_masked_lm(teacher, spec, depth=count, widths=widths, layers=layers)
     if spec.init == "random":
         return student, ()
     if widths == theirs:
-        transfer_(teacher, student, layers=layers)
+        _start_(student, teacher, layers)
         return student, layers
     assert spec.init != "layers"  # check_student demands equal widths
-    as_wide = student_masked_lm(teacher, spec, layers=count, widths=theirs)
-    transfer_(teacher, as_wide, layers=layers)
+    as_wide = student_masked_lm(teacher, spec, depth=count, widths=theirs, layers=layers)
+    _start_(as_wide, teacher, layers)
     narrow_(as_wide, student, how=spec.init)
     return student, layers
+
+
+def _start_(student: PreTrainedModel, teacher: PreTrainedModel, layers: tuple[int, ...]) -> None:
+    if student.config.model_type == teacher.config.model_type:
+        copy_layers_(teacher, student, layers=layers)
+    else:
+        transfer_(teacher, student, layers=layers)

@@ -30,13 +30,13 @@ def make_task_student(
 
 @torch.no_grad()
 def _copy_head_(teacher: PreTrainedModel, student: PreTrainedModel) -> None:
-    """Copy what is neither embeddings nor layers, where all of it has the student's shapes."""
-    layout = layout_of(student.config)
+    """Copy what lies outside of the encoder, and its pooler, where all of it has the student's shapes."""
+    base = f"{layout_of(student.config).base}."
     theirs = teacher.state_dict()
     outside = {
         name: tensor
         for name, tensor in student.state_dict().items()
-        if not name.startswith((f"{layout.layers}.", f"{layout.base}.embeddings."))
+        if not name.startswith(base) or name.startswith(f"{base}pooler.")
     }
     if all(name in theirs and theirs[name].shape == tensor.shape for name, tensor in outside.items()):
         for name, tensor in outside.items():

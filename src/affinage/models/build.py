@@ -1,12 +1,12 @@
 """A fresh masked language model of a given shape."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transformers import AutoConfig, AutoModelForMaskedLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from affinage.errors import InputError
-from affinage.models.layout import LAYOUTS, dropout_settings, layout_of, position_offset
+from affinage.models.layout import LAYOUTS, dropout_settings, layout_of, position_offset, widths_of
 from affinage.recipe import StudentSpec
 
 _DISTILBERT_NAMES = {
@@ -64,25 +64,50 @@ def fresh_masked_lm(
 
 
 def student_masked_lm(
-    teacher: PreTrainedModel, spec: StudentSpec, *, layers: int, widths: Mapping[str, int]
+    teacher: PreTrainedModel,
+    spec: StudentSpec,
+    *,
+    depth: int,
+    widths: Mapping[str, int],
+    layers: Sequence[int] = (),
 ) -> PreTrainedModel:
-    """A randomly initialised student: the teacher's vocabulary and lengths, `layers`, `widths` as `widths_of` names
-    them, architecture and dropout of `spec` or else the teacher's.
+    """A randomly initialised student: the teacher's vocabulary and lengths, `depth` layers, `widths` as `widths_of`
+    names them, architecture and dropout of `spec` or else the teacher's.
+
+    `layers`: those of the teacher that it will start from, where kinds of layers differ.
     """
     theirs: PretrainedConfig = teacher.config
     layout = layout_of(theirs)
     if spec.architecture in (None, theirs.model_type):
         config: PretrainedConfig = theirs.__class__.from_dict(theirs.to_dict())
-        names = {"num_hidden_layers": layout.num_hidden_layers, "intermediate_size": layout.intermediate_size}
-        for key, value in {**widths, "num_hidden_layers": layers}.items():
-            setattr(config, names.get(key, key), value)
+        config.update({**_own_names(theirs, widths), layout.num_hidden_layers: depth})
         config.update(dropout_settings(config, spec.dropout))
+        if kinds := getattr(theirs, "layer_types", None):
+            config.layer_types = [kinds[i % len(kinds)] for i in layers or range(depth)]
+        if hasattr(config, "layerdrop"):  # of FlauBERT: a layer left out has no states to compare
+            config.layerdrop = 0.0
         return _from_config(config)
     dropout = getattr(theirs, layout.dropouts[0]) if spec.dropout is None else spec.dropout
     length = int(theirs.max_position_embeddings) - position_offset(theirs)
-    shape = spec.model_copy(update={**widths, "num_hidden_layers": layers, "max_length": length, "dropout": dropout})
+    shape = spec.model_copy(update={**widths, "num_hidden_layers": depth, "max_length": length, "dropout": dropout})
     ids = ("vocab_size", "pad_token_id", "bos_token_id", "eos_token_id")
-    return _from_config(_config(shape, {key: getattr(theirs, key) for key in ids}, like=theirs))
+    return _from_config(_config(shape, {key: getattr(theirs, key, None) for key in ids}, like=theirs))
+
+
+def _own_names(config: PretrainedConfig, widths: Mapping[str, int]) -> dict[str, Any]:
+    """Config entries that give a model of this architecture the widths, what depends on them included."""
+    named: dict[str, Any] = {key: widths[key] for key in ("hidden_size", "num_attention_heads")}
+    if inner := layout_of(config).intermediate_size:
+        named[inner] = widths["intermediate_size"]
+    if getattr(config, "embedding_size", None) == config.hidden_size:
+        named["embedding_size"] = widths["hidden_size"]
+    if getattr(config, "pooler_hidden_size", None) == config.hidden_size:
+        named["pooler_hidden_size"] = widths["hidden_size"]
+    if (groups := getattr(config, "num_key_value_heads", None)) and widths != widths_of(config):
+        shared = config.num_attention_heads // groups
+        named["num_key_value_heads"] = max(1, widths["num_attention_heads"] // shared)
+        named["head_dim"] = widths["hidden_size"] // widths["num_attention_heads"]
+    return named
 
 
 def _config(spec: StudentSpec, vocabulary: Mapping[str, int], *, like: PretrainedConfig | None) -> PretrainedConfig:
@@ -101,7 +126,8 @@ def _config(spec: StudentSpec, vocabulary: Mapping[str, int], *, like: Pretraine
         "max_position_embeddings": spec.max_length + (vocabulary["pad_token_id"] + 1 if after_pad else 0),
     }
     if like is not None:  # copied layers only compute the same with the same activation and the same epsilon
-        values["hidden_act"] = getattr(like, "hidden_act", None) or like.activation
+        names = ("hidden_act", "activation", "hidden_activation")
+        values["hidden_act"] = next((getattr(like, name) for name in names if hasattr(like, name)), "gelu")
         values["layer_norm_eps"] = getattr(like, "layer_norm_eps", 1e-12)
     if spec.architecture == "distilbert":
         values.pop("layer_norm_eps", None)  # fixed at 1e-12 there

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from affinage.errors import InputError
 from affinage.models.checkpoint import Kind, load_task_model
-from affinage.models.layout import layout_of
+from affinage.models.layout import LAYOUTS, layout_of
 
 
 def load_frozen_embeddings(
@@ -34,8 +35,15 @@ def remove_encoder_(model: PreTrainedModel) -> None:
     """Take every encoder layer out of a task model and freeze its embeddings.
 
     What is neither (BERT's pooler, DistilBERT's pre-classifier, the output layer) belongs to the head.
+
+    Raises: InputError for an architecture whose parts are not known one by one.
     """
     layout = layout_of(model.config)
+    if not layout.whole:
+        raise InputError(
+            f"architecture '{model.config.model_type}': no baseline without an encoder is made of it; give a model of "
+            f"{', '.join(sorted(name for name, known in LAYOUTS.items() if known.whole))}"
+        )
     layers = model.get_submodule(layout.layers)
     assert isinstance(layers, nn.ModuleList)
     del layers[:]

@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.nn.functional import layer_norm, one_hot
 from transformers import PreTrainedModel
 
-from affinage.models.layout import Layout, depth_of, layout_of, tensor_of, widths_of
+from affinage.models.layout import depth_of, layout_of, tensor_of, widths_of
+from affinage.models.parts import Layout
 
 Narrowing = Literal["importance", "svd"]
 

@@ -1,5 +1,6 @@
 """How the weights of one model start another: embeddings, chosen layers and head, across architectures."""
 
+import re
 from collections.abc import Sequence
 from typing import Literal
 
@@ -8,7 +9,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from affinage.errors import InputError
-from affinage.models.layout import Layout, layout_of, position_offset, tensor_of, widths_of
+from affinage.models.layout import layout_of, position_offset, tensor_of, widths_of
+from affinage.models.parts import Layout
 
 _LAYER_PARTS = (
     "query",
@@ -53,6 +55,25 @@ def layer_map(
 
 
 @torch.no_grad()
+def copy_layers_(source: PreTrainedModel, target: PreTrainedModel, *, layers: Sequence[int]) -> None:
+    """All of `source` into a `target` of its architecture and widths, layer i from layer `layers[i]`, bit by bit.
+
+    Raises: InputError where a layer lacks what another has: the first of ModernBERT has no norm before its attention.
+    """
+    layout = layout_of(source.config)
+    lists = "|".join(map(re.escape, (layout.layers, *layout.more_layers)))
+    theirs = source.state_dict()
+    for name, value in target.state_dict().items():
+        origin = re.sub(rf"^({lists})\.(\d+)", lambda found: f"{found[1]}.{layers[int(found[2])]}", name)
+        if origin not in theirs:
+            raise InputError(
+                f"student.layers {list(layers)}: '{origin}' is not in the starting model, whose first layer differs "
+                "from the others: it can only start the first; begin the list with 0 and name 0 once"
+            )
+        value.copy_(theirs[origin])
+
+
+@torch.no_grad()
 def transfer_(
     source: PreTrainedModel,
     target: PreTrainedModel,
@@ -66,8 +87,14 @@ def transfer_(
     `pieces[new_id]` lists the source ids whose mean starts a new vocabulary's embedding; None: same vocabulary.
     A target without token types gets the source's type 0 added to its positions, so that both embed a text alike.
 
-    Raises: InputError where the widths differ.
+    Raises: InputError where the widths differ, or the parts of an architecture are not known one by one.
     """
+    for model in (source, target):
+        if not layout_of(model.config).whole:
+            raise InputError(
+                f"architecture '{model.config.model_type}': its weights can only start a student of the same "
+                "architecture and widths"
+            )
     ours, theirs = layout_of(target.config), layout_of(source.config)
     _check_widths(source, target)
     _copy_word_embeddings(source, target, theirs, ours, pieces)

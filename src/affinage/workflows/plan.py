@@ -174,4 +174,10 @@ def _given(model: str | Path | None, sizes: str | None) -> Shape | None:
         return None
     if str(model) in SHAPES and not Path(model).exists():
         return SHAPES[str(model)]
-    return shape_of(read_config(model))
+    config = read_config(model)
+    if not layout_of(config).whole:
+        raise InputError(
+            f"the cost of a '{config.model_type}' is not known by arithmetic; measure it with affinage distil … "
+            "--dry-run, or give --shape for an encoder like BERT"
+        )
+    return shape_of(config)
