@@ -10,11 +10,23 @@ LABELS: dict[str, tuple[str, ...]] = {
     "nli": ("entailment", "neutral", "contradiction"),
     "ner": ("O", "B-LOC", "I-LOC"),
     "qa": (),
+    "topics": ("three", "two"),
+    "rating": ("value",),
 }
-HEADS = {"sentiment": "sequence", "nli": "pair", "ner": "token", "qa": "span"}
+HEADS = {
+    "sentiment": "sequence",
+    "nli": "pair",
+    "ner": "token",
+    "qa": "span",
+    "topics": "sequence",
+    "rating": "sequence",
+}
+_PROBLEMS = {"topics": "multi_label_classification", "rating": "regression"}
 
 
 def tuned_teacher(folder: Path, task: str, architecture: str = "camembert", **config: Any) -> Path:
     """A model folder that stands for a fine-tuned one."""
-    labels = {"id2label": dict(enumerate(LABELS[task]))} if LABELS[task] else {}
-    return save_tiny(folder, architecture, HEADS[task], **{**labels, **config})
+    settings: dict[str, Any] = {"id2label": dict(enumerate(LABELS[task]))} if LABELS[task] else {}
+    if task in _PROBLEMS:
+        settings["problem_type"] = _PROBLEMS[task]
+    return save_tiny(folder, architecture, HEADS[task], **{**settings, **config})

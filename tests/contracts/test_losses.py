@@ -20,18 +20,18 @@ ZERO_AT_AGREEMENT = {
     "cosine_distance",
     "hidden_mse",
     "attention_score_mse",
-    "attention_kl",
-    "query_relation_kl",
-    "key_relation_kl",
-    "value_relation_kl",
-    "patient_mse",
-    "feature_map_mse",
     "class_soft_kl",
     "multi_label_soft_kl",
     "regression_mse",
     "token_soft_kl",
     "span_soft_kl",
     "task_soft_kl",
+    "attention_kl",
+    "query_relation_kl",
+    "key_relation_kl",
+    "value_relation_kl",
+    "patient_mse",
+    "feature_map_mse",
 }
 LOGITS = {"token_soft_kl": "each token", "span_soft_kl": "start and end"}
 """of what the logits are, where they are not of a row"""
@@ -140,7 +140,7 @@ def test_nothing_reaches_the_loss_from_padding(name: str) -> None:
 def test_texts_packed_into_one_row_count_as_in_rows_of_their_own(name: str) -> None:
     """So noise in one of them leaves what the other counts as it was."""
     lengths = [4, 3]
-    packed = replace(a_batch(), mask=torch.ones(ROWS, TOKENS, dtype=torch.bool))
+    packed = replace(a_batch(name), mask=torch.ones(ROWS, TOKENS, dtype=torch.bool))
     packed = replace(packed, segments=torch.tensor([[1] * lengths[0] + [2] * lengths[1]] * ROWS))
     for noise in (0.0, 9.0):
         student, teacher = leaves(2), leaves(3)

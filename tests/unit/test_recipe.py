@@ -44,7 +44,7 @@ def test_a_packaged_recipe_loads_and_its_losses_exist(name: str) -> None:
     assert recipe.name == name and recipe.source and recipe.description
     for stage in recipe.stages:
         if recipe.kind != "finetune":
-            build_losses(stage.losses, teacher=recipe.kind == "distil")
+            build_losses(stage.losses, teacher=recipe.kind == "distil", on=stage.on)
 
 
 @every_recipe

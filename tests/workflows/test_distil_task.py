@@ -9,12 +9,14 @@ import torch
 from transformers import AutoModelForSequenceClassification, TrainerCallback
 
 from affinage.errors import DataError, InputError
+from affinage.recipe import Recipe
 from affinage.report.report import Report
 from affinage.workflows.distil_task import distil_task
 from affinage.workflows.evaluate import evaluate
+from affinage.workflows.systems import gather
 from tiny import SENTENCES, save_tiny
 from tiny_data import STEPS, same_weights, write_rows, write_task
-from tiny_tasks import LABELS, tuned_teacher
+from tiny_tasks import HEADS, LABELS, tuned_teacher
 
 TINYBERT = """
 name: mine
@@ -59,10 +61,21 @@ def test_two_stages_on_every_kind_of_task(tmp_path: Path, mine: Path, task: str)
     assert config["affinage_task"] == task and config["affinage_layers"] == [0, 3]
     assert sorted(p.name for p in (out / "runs").iterdir()) == ["stage-1", "stage-2"]
     assert not (out / "teacher").exists() and not (tmp_path / "out.partial").exists()
+    assert list(gather([out]).scored[task]) == [f"camembert-{HEADS[task]} by mine"]
     again = evaluate(out, data=data, split="test")
     assert [s.value for s in again.scores] == [
         s.value for s in report.scores if (s.model, s.split) == ("student", "test")
     ]
+
+
+@pytest.mark.parametrize(("recipe", "layers"), [("task", [0, 3]), ("patient-kd", [0, 1]), ("tinybert-6", [1, 3])])
+def test_the_recipes_that_come_with_affinage(tmp_path: Path, recipe: str, layers: list[int]) -> None:
+    data, out = write_task(tmp_path / "data", "nli"), tmp_path / "out"
+    report = run(tuned_teacher(tmp_path, "nli", "bert"), "nli", data, out, recipe=recipe)
+    assert json.loads((out / "config.json").read_text())["affinage_layers"] == layers
+    assert report.training is not None
+    assert all(loss == loss for loss in report.training.losses.values())
+    assert all(stage.on == "task" for stage in Recipe.load(out / "recipe.yaml").stages)
 
 
 def test_a_teacher_that_is_not_tuned_is_tuned_first_and_kept(tmp_path: Path, mine: Path) -> None:

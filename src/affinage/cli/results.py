@@ -49,6 +49,8 @@ def _scores(report: "Report") -> None:
         model, baseline = ["model"] if several else [], [">baseline %"] if floor else []
         write("")
         write_table(("task", "part", "metric", *model, ">score %", ">95 % interval", *baseline, ">n"), rows)
+    for note in report.notes:
+        write(f"{note}.")
 
 
 def _kept(report: "Report") -> None:
@@ -57,7 +59,7 @@ def _kept(report: "Report") -> None:
 
         table = kept_table(report)
         write("")
-        write_table(table.columns, table.rows)
+        write_table(table.columns, list(table.rows))
 
 
 def _training(report: "Report") -> None:

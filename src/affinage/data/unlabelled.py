@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -10,16 +9,18 @@ from affinage.data.encoding import Row as EncodedRow
 from affinage.data.examples import (
     MAX_PROBLEMS,
     MAX_ROWS,
-    MAX_TEXT,
     Example,
+    MultiLabelExample,
     PairExample,
+    RegressionExample,
     SpanExample,
     TextExample,
     TokenExample,
     resolve_columns,
 )
 from affinage.data.features import IGNORED, Target
-from affinage.data.lines import is_gzip, read_lines, undecodable
+from affinage.data.fields import BadRowError, strings_of, text_of
+from affinage.data.lines import is_gzip, read_lines
 from affinage.data.readers import Row, read_rows
 from affinage.data.task import Task
 from affinage.errors import DataError
@@ -32,8 +33,8 @@ _SAID = {"label", "labels", "tags", "answers", "id"}
 def read_unlabelled(task: Task, source: str | Path, *, columns: Mapping[str, str] | None = None) -> list[Example]:
     """The examples of `source`, labels left aside if it has any: `.txt` with one text a line, or as `read_rows`.
 
-    Raises: InputError for a field the task does not have; DataError naming up to `MAX_PROBLEMS` bad rows, or where a
-    text file cannot hold the task's examples.
+    What they say of labels means nothing. Raises: InputError for a field the task does not have; DataError naming up to
+    `MAX_PROBLEMS` bad rows, or where a text file cannot hold the task's examples.
     """
     wanted = {field: column for field, column in resolve_columns(task, columns).items() if field not in _SAID}
     examples: list[Example] = []
@@ -41,14 +42,13 @@ def read_unlabelled(task: Task, source: str | Path, *, columns: Mapping[str, str
     for row in _rows(task, source, wanted):
         if len(examples) == MAX_ROWS:
             raise DataError(f"{row.where}: more than {MAX_ROWS:,} rows up to here; give a part of them")
-        fault = next((f for field, value in row.values.items() if (f := _fault(field, value))), None)
-        if fault is None:
-            examples.append(_example(row))
-            continue
-        problems.append(f"{row.where}: {fault}")
-        if len(problems) == MAX_PROBLEMS:
-            problems.append(f"… reading stopped after {MAX_PROBLEMS} bad rows")
-            break
+        try:
+            examples.append(_example(row, task))
+        except BadRowError as problem:
+            problems.append(f"{row.where}: {problem}")
+            if len(problems) == MAX_PROBLEMS:
+                problems.append(f"… reading stopped after {MAX_PROBLEMS} bad rows")
+                break
     if problems:
         raise DataError("\n".join(problems))
     if not examples:
@@ -64,9 +64,9 @@ def no_target(row: EncodedRow, head: Head, outputs: int) -> Target:
         case "span":
             return IGNORED, IGNORED
         case "multi_label":
-            return np.full(outputs, np.nan)
+            return np.full(outputs, np.nan, np.float32)
         case "regression":
-            return np.asarray(np.nan)
+            return float("nan")
         case "classes":
             return IGNORED
 
@@ -87,28 +87,21 @@ def _rows(task: Task, source: str | Path, columns: Mapping[str, str]) -> Iterato
             yield Row({field: line.split() if field == "tokens" else line.strip()}, f"{source}:{number}")
 
 
-def _example(row: Row) -> Example:
-    values = row.values
-    if "tokens" in values:
-        return TokenExample(tuple(values["tokens"]), ("O",) * len(values["tokens"]), row.where)
-    if "question" in values:
-        return SpanExample(row.where, values["question"], values["context"], (), row.where)
-    if "premise" in values:
-        return PairExample(values["premise"], values["hypothesis"], "", row.where)
-    return TextExample(values["text"], "", row.where)
-
-
-def _fault(field: str, value: Any) -> str | None:
-    """What is wrong with a text, or with a list of words; None where it can be used."""
-    texts = value if field == "tokens" and isinstance(value, list) and value else [value]
-    for text in texts:
-        if not isinstance(text, str):
-            what = "a list of words" if field == "tokens" else "text"
-            return f"'{field}' must be {what}, got {type(text).__name__}"
-        if not text.strip():
-            return f"'{field}' is blank"
-        if undecodable(text) is not None:
-            return f"'{field}' holds half a surrogate pair; write the whole character"
-    if sum(map(len, texts)) > MAX_TEXT:
-        return f"'{field}' has more than {MAX_TEXT:,} characters; cut it into several rows"
-    return None
+def _example(row: Row, task: Task) -> Example:
+    match task.kind:
+        case "token":
+            words = strings_of(row, "tokens")
+            if not all(word.strip() for word in words) or not words:
+                raise BadRowError("'tokens' is empty, or one of them is blank")
+            return TokenExample(words, ("O",) * len(words), row.where)
+        case "span":
+            return SpanExample(row.where, text_of(row, "question"), text_of(row, "context"), (), row.where)
+        case "multi_label":
+            return MultiLabelExample(text_of(row, "text"), (), row.where)
+        case "sequence":
+            return TextExample(text_of(row, "text"), "", row.where)
+    first = text_of(row, "premise" if "premise" in task.columns else "text")
+    second = text_of(row, "hypothesis") if "hypothesis" in task.columns else None
+    if task.kind == "regression":
+        return RegressionExample(first, second, 0.0, row.where)
+    return PairExample(first, str(second), "", row.where)

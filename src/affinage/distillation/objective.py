@@ -93,7 +93,8 @@ def head_of(model: PreTrainedModel) -> Head | None:
         return None
     if model.config.problem_type == "multi_label_classification":
         return "multi_label"
-    return "regression" if model.config.num_labels == 1 else "classes"
+    regression = model.config.problem_type == "regression" or model.config.num_labels == 1
+    return "regression" if regression else "classes"
 
 
 LAST = frozenset({"last_hidden_state"})

@@ -18,6 +18,10 @@ def make_task_student(
     Raises: InputError where the map leaves the teacher or the shape cannot be made.
     """
     general, layers = make_student(under_vocabulary_head(teacher), spec)
+    for key in ("id2label", "label2id", "problem_type"):
+        setattr(general.config, key, getattr(teacher.config, key))
+    if hasattr(general.config, "no_answer_threshold"):
+        del general.config.no_answer_threshold  # the teacher's
     student = under_task_head(general, kind)
     if layers:
         _copy_head_(teacher, student)
@@ -26,13 +30,13 @@ def make_task_student(
 
 @torch.no_grad()
 def _copy_head_(teacher: PreTrainedModel, student: PreTrainedModel) -> None:
-    """Copy what is neither embeddings nor layers, where all of it has the student's shapes."""
-    layout = layout_of(student.config)
+    """Copy what lies outside of the encoder, and its pooler, where all of it has the student's shapes."""
+    base = f"{layout_of(student.config).base}."
     theirs = teacher.state_dict()
     outside = {
         name: tensor
         for name, tensor in student.state_dict().items()
-        if not name.startswith((f"{layout.layers}.", f"{layout.base}.embeddings."))
+        if not name.startswith(base) or name.startswith(f"{base}pooler.")
     }
     if all(name in theirs and theirs[name].shape == tensor.shape for name, tensor in outside.items()):
         for name, tensor in outside.items():

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from affinage.models.encoder import forward_masked_lm, heads_heard
 from affinage.models.layout import layout_of
+from affinage.models.packed import NoCache
 from affinage.signals import Batch, Signals
 
 
@@ -20,9 +21,11 @@ def forward_task(model: PreTrainedModel, batch: Batch, needs: frozenset[str]) ->
     if "logits" not in needs:
         return forward_masked_lm(model, batch, needs)
     layout = layout_of(model.config)
-    inputs = {"input_ids": batch.input_ids, "attention_mask": batch.mask.long()}
+    inputs: dict[str, Any] = {"input_ids": batch.input_ids, "attention_mask": batch.mask.long()}
     if batch.token_type_ids is not None:
         inputs["token_type_ids"] = batch.token_type_ids
+    if layout.keeps_cache:
+        inputs["cache"] = NoCache()
     encoded: list[Any] = []
     hook = model.get_submodule(layout.base).register_forward_hook(lambda _, __, output: encoded.append(output))
     with_hidden = "hidden_states" in needs

@@ -89,6 +89,7 @@ def score_table(report: Report) -> Table:
     ]
     if any(len(score.seeds) == 1 for score in scores):
         notes.append("1 seed: the interval is over examples alone and says nothing of another training run.")
+    notes += [f"{note}." for note in report.notes]
     if report.comparisons:
         notes.append(
             "Kept, plain: score / reference's score, as the article counts. Kept above the baseline: "

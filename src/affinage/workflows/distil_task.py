@@ -89,6 +89,7 @@ def distil_task(
         general = folder.partial / "general"
         if not (general / "report.json").is_file():
             distil(teacher, corpus=corpus, out=general, recipe=_text_only(plan), init_from=init_from, quiet=quiet)
+        processes().wait_for_everyone()  # until the first has written it
         given = replace(given, init_from=general)
     run, teachers = given.run, given.teachers
     if not teachers.tuned:
@@ -128,6 +129,8 @@ def distil_task(
     if layers is not None:
         student.config.affinage_layers = list(layers)
     student.config.affinage_task = run.task.name
+    if run.task.no_answer:
+        run.tune_no_answer_(student)
     found = beside_teacher(run, student, teachers.models)
     report = Report(
         command="distil",
@@ -141,6 +144,7 @@ def distil_task(
         scores=found.scores,
         comparisons=found.comparisons,
         training=joined(trained),
+        notes=run.data.notes,
         provenance=run.provenance(command or f"affinage distil {teacher} --task {task} --data {data} --out {out}"),
     )
     run.tokenizer.model_max_length = run.length  # longer rows would meet positions that were never fine-tuned

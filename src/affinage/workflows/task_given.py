@@ -12,7 +12,7 @@ from affinage.data.examples import Example
 from affinage.data.features import encode, stride_for
 from affinage.data.unlabelled import read_unlabelled
 from affinage.distillation.objective import build_losses, fit_losses
-from affinage.distillation.student import check_student
+from affinage.distillation.student import check_continued
 from affinage.distillation.task_student import make_task_student
 from affinage.errors import InputError
 from affinage.evaluation.evaluator import model_labels
@@ -76,7 +76,7 @@ class TaskGiven:
         }
 
     def student(self, teacher: PreTrainedModel) -> tuple[PreTrainedModel, tuple[int, ...] | None]:
-        """The student to train, and the teacher's layers it starts from; None where it goes on from a general one.
+        """The student to train, and the teacher's layers it starts from; None where it has other weights.
 
         Raises: InputError where the recipe's shape, or the model to start from, does not fit.
         """
@@ -84,6 +84,9 @@ class TaskGiven:
         set_seed(seed)
         if self.init_from is None:
             student, layers = make_task_student(teacher, plan.student, self.run.task.kind)
+            if not layers:
+                log.info("the student starts at random")
+                return student, None
             log.info("the student starts from layers %s of the teacher's %d", list(layers), depth_of(teacher.config))
             return student, layers
         student = load_task_model(
@@ -93,13 +96,7 @@ class TaskGiven:
             seed=seed,
             dropout=plan.student.dropout,
         )
-        check_student(plan.student, student)
-        depth = depth_of(student.config)
-        if plan.student.num_hidden_layers not in (None, depth):
-            raise InputError(
-                f"student.num_hidden_layers {plan.student.num_hidden_layers} differs from the {depth} layers of "
-                f"'{self.init_from}': leave it out, or leave --from out"
-            )
+        check_continued(plan.student, student)
         return student, None
 
 

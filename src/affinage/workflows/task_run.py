@@ -12,11 +12,19 @@ from transformers.integrations.integration_utils import TensorBoardCallback
 
 from affinage.data.batches import LabelledRows
 from affinage.data.encoding import Row
-from affinage.data.examples import Example
+from affinage.data.examples import Example, SpanExample
 from affinage.data.features import encode, fitted, stride_for, targets
 from affinage.data.task import Task, load_task
 from affinage.errors import InputError
-from affinage.evaluation.evaluator import Evaluation, evaluate_model, pad_id, predict_rows, references, takes_types
+from affinage.evaluation.evaluator import (
+    Evaluation,
+    evaluate_model,
+    pad_id,
+    predict_rows,
+    references,
+    takes_types,
+    tuned_no_answer_threshold,
+)
 from affinage.evaluation.metrics import metric
 from affinage.models.checkpoint import check_fit, load_tokenizer, max_length, read_config, weights_fingerprint
 from affinage.recipe import Recipe, StudentSpec, Training
@@ -103,6 +111,16 @@ class TaskRun:
             return {name: metric(name).score(predicted, expected) for name in self.task.metrics}
 
         return score
+
+    def tune_no_answer_(self, model: PreTrainedModel) -> None:
+        """Note in the config, where it decides from now on, the no-answer threshold best on the valid part."""
+        valid = [example for example in self.data.valid if isinstance(example, SpanExample)]
+        length = self.length
+        found = tuned_no_answer_threshold(model, self.tokenizer, valid, max_length=length, stride=stride_for(length))
+        model.config.no_answer_threshold = found
+        log.info(
+            "no answer from a margin of %.3f on, tuned on %d questions (%s)", found, len(valid), self.data.valid_split
+        )
 
     def provenance(self, command: str) -> Provenance:
         """The conditions of the run, which ends now."""
@@ -233,7 +251,10 @@ def row_length(training: Training, limit: int, model: str | Path) -> int:
 def _tell(data: TaskData, rows: Sequence[Row], length: int) -> None:
     """What was read and cut, in the log."""
     total = len(data.train)
-    log.info("%d rows to train on, %d valid (%s), %d test", total, len(data.valid), data.valid_split, len(data.test))
+    valid, test = len(data.valid), len(data.test)
+    log.info("%d rows to train on, %d valid (%s), %d %s", total, valid, data.valid_split, test, data.test_split)
+    for note in data.notes:
+        log.info("%s", note)
     cut = fitted(rows)
     for count, what in ((cut.truncated, "truncated"), (cut.strided, "read in overlapping windows")):
         if count:

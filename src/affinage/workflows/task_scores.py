@@ -35,7 +35,7 @@ def beside_teacher(run: TaskRun, student: PreTrainedModel, teachers: Sequence[Pr
     scores: list[Score] = []
     comparisons: tuple[Comparison, ...] = ()
     examples: dict[str, PartScores] = {}
-    for split, part in ((run.data.valid_split, run.data.valid), ("test", run.data.test)):
+    for split, part in ((run.data.valid_split, run.data.valid), (run.data.test_split, run.data.test)):
         if not part:
             continue
         found: dict[str, tuple[Scored, ...]] = {}

@@ -19,6 +19,7 @@ from affinage.models.checkpoint import (
     task_of,
     weights_fingerprint,
 )
+from affinage.training.processes import processes
 from affinage.workflows.finetune import finetune
 from affinage.workflows.labelled_data import TaskData, refuse_unknown_labels, rename_labels
 from affinage.workflows.task_run import TaskRun
@@ -102,6 +103,7 @@ def tune_teacher(
             columns=run.columns,
             quiet=quiet,
         )
+    processes().wait_for_everyone()  # until the first has written it
     model = load_task_model(out, run.task.kind)
     return replace(teachers, names=(out, *teachers.names[1:]), tuned=True, models=(model, *teachers.models[1:]))
 
@@ -126,7 +128,7 @@ def _refuse_other_task(name: str | Path, task: Task) -> None:
 
 def _labels_as(data: TaskData, model: PreTrainedModel, name: str | Path, task: Task) -> TaskData:
     """The data with the labels as a teacher has them. Raises: InputError where names or their order differ."""
-    if task.kind == "span":
+    if task.kind in ("span", "regression"):
         return data
     theirs = model_labels(model)
     renamed = replace(
