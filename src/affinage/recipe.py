@@ -49,9 +49,10 @@ class StudentSpec(_Part):
     """None when distilling: half the teacher's, rounded up"""
     layers: Literal["spread", "even", "odd", "first"] | tuple[int, ...] = "spread"
     """which teacher layers the student starts from: a named map, or their indices from 0"""
-    init: Literal["layers", "importance", "svd", "random"] = "layers"
+    init: Literal["layers", "importance", "svd", "embeddings", "random"] = "layers"
     """how a student starts: from whole layers of the teacher, of equal widths; from their most important units, or
-    along the singular directions of the embeddings, where it is narrower; or at random"""
+    along the singular directions of the embeddings, where it is narrower; or with random layers between the teacher's
+    embeddings and vocabulary head; or at random"""
     hidden_size: Count | None = None
     num_attention_heads: Count | None = None
     intermediate_size: Count | None = None
@@ -59,6 +60,8 @@ class StudentSpec(_Part):
     """tokens a row may have, special tokens included"""
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     """of hidden states and attention, while training"""
+    config: dict[str, JsonValue] = {}
+    """when distilling with random layers: more entries of the student's config, as its architecture calls them"""
     tokenizer: TokenizerSpec | None = None
 
 
@@ -148,6 +151,8 @@ class Stage(_Part):
     """on text: the stage trains a model of this shape, which is the teacher of the stages after it (Wang et al. 2020,
     MiniLM, section 3.3)"""
     losses: tuple[Component, ...] = ()
+    freeze: Annotated[int, Field(ge=0)] | None = None
+    """on text: the embeddings and so many of the student's first layers are left as they are; None: all is trained"""
     masking: Masking = Masking()
     held_out: Annotated[float, Field(gt=0, lt=1)] = 0.002
     """share of the corpus lines kept for the held-out loss"""

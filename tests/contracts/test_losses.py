@@ -20,17 +20,18 @@ ZERO_AT_AGREEMENT = {
     "cosine_distance",
     "hidden_mse",
     "attention_score_mse",
+    "attention_kl",
+    "query_relation_kl",
+    "key_relation_kl",
+    "value_relation_kl",
+    "patient_mse",
+    "feature_map_mse",
     "class_soft_kl",
     "multi_label_soft_kl",
     "regression_mse",
     "token_soft_kl",
     "span_soft_kl",
     "task_soft_kl",
-    "attention_kl",
-    "query_relation_kl",
-    "key_relation_kl",
-    "value_relation_kl",
-    "patient_mse",
 }
 LOGITS = {"token_soft_kl": "each token", "span_soft_kl": "start and end"}
 """of what the logits are, where they are not of a row"""

@@ -1,4 +1,4 @@
-"""MiniLM's losses on relations and Patient KD's on first tokens, against loops in NumPy float64."""
+"""MiniLM's losses on relations, Patient KD's on first tokens, MobileBERT's on a layer: against NumPy float64 loops."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -75,17 +75,17 @@ def by_hand(left: Callable[..., Array], right: Callable[..., Array], heads: int,
 
 
 @pytest.mark.parametrize("packed", [True, False])
-@pytest.mark.parametrize("layer", [None, 2])
-def test_attention_of_the_last_layer(layer: int | None, packed: bool) -> None:
+@pytest.mark.parametrize(("layer", "of_student"), [(None, None), (2, None), (3, 1), (None, 0)])
+def test_attention_of_one_layer(layer: int | None, of_student: int | None, packed: bool) -> None:
     found = {"student": signals(1, SMALL), "teacher": signals(2, BIG)}
-    at = {"student": -1, "teacher": -1 if layer is None else layer}
+    at = {"student": -1 if of_student is None else of_student, "teacher": -1 if layer is None else layer}
     expected = by_hand(
         lambda who, row: heads_of(found[who], "queries", at[who], row, 2),
         lambda who, row: heads_of(found[who], "keys", at[who], row, 2),
         2,
         packed,
     )
-    loss = built("attention_kl", SMALL, BIG, teacher_layer=layer)
+    loss = built("attention_kl", SMALL, BIG, teacher_layer=layer, student_layer=of_student)
     result = loss(found["student"], found["teacher"], batch(packed=packed))
     assert result.total.item() == pytest.approx(expected, rel=1e-5)
     assert result.count == 8
@@ -168,6 +168,21 @@ def test_first_tokens_of_the_layers_before_the_last(layers: Any, of_teacher: lis
     assert found.count == len(firsts)
 
 
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("layer", [None, 0, 1])
+def test_hidden_states_of_one_layer(layer: int | None, packed: bool) -> None:
+    student, teacher = signals(1, SMALL), signals(2, SMALL)
+    assert student.hidden_states is not None and teacher.hidden_states is not None
+    at = 3 if layer is None else layer + 1  # 0: the embeddings
+    expected = sum(
+        np.mean(np.square((student.hidden_states[at] - teacher.hidden_states[at])[row, token].double().numpy()))
+        for row, token in np.argwhere(SEGMENTS > 0)
+    )
+    found = built("feature_map_mse", SMALL, SMALL, layer=layer)(student, teacher, batch(packed=packed))
+    assert found.total.item() == pytest.approx(expected, rel=1e-5)
+    assert found.count == 8
+
+
 def test_the_papers_maps_for_six_of_twelve_layers() -> None:
     pairs = {
         name: distillation_losses.build("patient_mse", {"layers": name})._pairs(6, 12) for name in ("skip", "last")
@@ -187,6 +202,9 @@ def test_the_papers_maps_for_six_of_twelve_layers() -> None:
         ),
         ("attention_kl", SMALL, {"teacher_layer": 6}, "teacher_layer 6 is not there; the teacher has layers 0 to 5"),
         ("key_relation_kl", SMALL, {"teacher_layer": 6}, "'key_relation_kl': teacher_layer 6 is not there"),
+        ("attention_kl", SMALL, {"student_layer": 3}, "student_layer 3 is not there; the student has layers 0 to 2"),
+        ("feature_map_mse", SMALL, {}, "the student has 3 of width 8, the teacher 6 of width 12"),
+        ("feature_map_mse", BIG, {"layer": 6}, "layer 6 is not there; both have layers 0 to 5"),
         ("value_relation_kl", replace(SMALL, heads=4), {}, "divides both widths, 8 and 12"),
         ("query_relation_kl", SMALL, {"heads": 8}, "the teacher's width 12 is no multiple of 8"),
         ("query_relation_kl", SMALL, {"heads": 3}, "the student's width 8 is no multiple of 3"),

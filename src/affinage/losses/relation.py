@@ -20,10 +20,13 @@ CHUNK_ENTRIES = 8_000_000
 
 @dataclass(frozen=True)
 class _OfOneLayer:
-    """A loss between the student's last layer and one of the teacher's, summed over real tokens."""
+    """A loss between one layer of the student, its last unless it is named, and one of the teacher's, summed over real
+    tokens.
+    """
 
     teacher_layer: Annotated[int, Field(ge=0)] | None = None
     """counted from 0; None: its last"""
+    student_layer: Annotated[int, Field(ge=0)] | None = None
 
     name: ClassVar[str]
     needs: ClassVar[frozenset[str]]
@@ -33,12 +36,13 @@ class _OfOneLayer:
         return batch.mask
 
     def build(self, student: Shape, teacher: Shape) -> DistillationLoss:
-        """Itself. Raises: InputError where the teacher has no such layer, or the heads do not fit."""
-        if self.teacher_layer is not None and self.teacher_layer >= teacher.layers:
-            raise InputError(
-                f"loss '{self.name}': teacher_layer {self.teacher_layer} is not there; the teacher has layers 0 to "
-                f"{teacher.layers - 1}"
-            )
+        """Itself. Raises: InputError where there is no such layer, or the heads do not fit."""
+        for whose, layer, shape in (("teacher", self.teacher_layer, teacher), ("student", self.student_layer, student)):
+            if layer is not None and layer >= shape.layers:
+                raise InputError(
+                    f"loss '{self.name}': {whose}_layer {layer} is not there; the {whose} has layers 0 to "
+                    f"{shape.layers - 1}"
+                )
         self.check_heads(student, teacher)
         return self
 
@@ -54,14 +58,14 @@ class _OfOneLayer:
         return _layers(signals, part, self.name)[-1 if self.teacher_layer is None else self.teacher_layer]
 
     def of_student(self, signals: Signals, part: Literal["queries", "keys", "values"]) -> Tensor:
-        """(B, A, T, D) of the student's last layer."""
-        return _layers(signals, part, self.name)[-1]
+        """(B, A, T, D) of the student's layer."""
+        return _layers(signals, part, self.name)[-1 if self.student_layer is None else self.student_layer]
 
 
 @distillation_losses.register("attention_kl", source="Wang et al. 2020 (MiniLM), arXiv:2002.10957, section 3.1")
 @dataclass(frozen=True)
 class AttentionKL(_OfOneLayer):
-    """KL from teacher to student of the last layer's attention, mean over heads and real tokens; 0 at agreement.
+    """KL from teacher to student of one layer's attention, mean over heads and real tokens; 0 at agreement.
 
     softmax(q k^T / sqrt(D)), head by head, among the tokens of the same text.
     """

@@ -51,7 +51,7 @@ def with_head(model: PreTrainedModel, signals: Signals, last: Tensor, batch: Bat
     return replace(
         signals,
         head_input=_head_transform(model, layout, last[batch.head_positions]),
-        head_weight=tensor_of(model, layout.decoder),
+        head_weight=_projection(model, layout),
         head_bias=_head_bias(model, layout),
     )
 
@@ -63,7 +63,8 @@ def heads_heard(model: PreTrainedModel, layout: Layout, needs: frozenset[str]) -
     heard: dict[str, list[Tensor]] = {name: [] for name in paths if name in needs}
     widths = widths_of(model.config)
     heads = widths["num_attention_heads"]
-    size = getattr(model.config, "head_dim", None) or widths["hidden_size"] // heads
+    within = getattr(model.config, "true_hidden_size", widths["hidden_size"])  # MobileBERT's layers are narrower inside
+    size = getattr(model.config, "head_dim", None) or within // heads
 
     awaited: set[str] = set()  # of the layer under way: DeBERTa sends its relative positions through them afterwards
 
@@ -101,6 +102,12 @@ def _head_transform(model: PreTrainedModel, layout: Layout, hidden: Tensor) -> T
         ACT2FN[name](model.get_submodule(layout.head_dense)(hidden))
     )
     return transformed
+
+
+def _projection(model: PreTrainedModel, layout: Layout) -> Tensor:
+    """(V, H'): the vocabulary projection."""
+    weight = tensor_of(model, layout.decoder)
+    return torch.cat([weight, tensor_of(model, layout.more_decoder).t()], 1) if layout.more_decoder else weight
 
 
 def _head_bias(model: PreTrainedModel, layout: Layout) -> Tensor | None:

@@ -74,6 +74,17 @@ def copy_layers_(source: PreTrainedModel, target: PreTrainedModel, *, layers: Se
 
 
 @torch.no_grad()
+def copy_outside_layers_(source: PreTrainedModel, target: PreTrainedModel) -> None:
+    """Embeddings, vocabulary head and whatever else is no layer, into a `target` of the same architecture and width."""
+    layout = layout_of(source.config)
+    lists = tuple(f"{path}." for path in (layout.layers, *layout.more_layers))
+    theirs = source.state_dict()
+    for name, value in target.state_dict().items():
+        if not name.startswith(lists):
+            value.copy_(theirs[name])
+
+
+@torch.no_grad()
 def transfer_(
     source: PreTrainedModel,
     target: PreTrainedModel,

@@ -23,6 +23,7 @@ from affinage.data.tokens import TokenStore
 from affinage.distillation.objective import Objective
 from affinage.errors import InputError
 from affinage.evaluation.pseudo_perplexity import pseudo_perplexity
+from affinage.models.freezing import frozen_below
 from affinage.recipe import Stage
 from affinage.report.report import TrainingRun
 from affinage.training.allocator import keep_big_buffers
@@ -160,7 +161,8 @@ def train_stage(
             guard.judge_teacher(teacher, rows.held_out, rows.train.store.ids)
     guard.watch(trainer, checkpoint)
     log.info("%d steps of %d rows%s", steps, settings.batch_size, f", from {checkpoint.name}" if checkpoint else "")
-    train(trainer, checkpoint, stop=stop)
+    with frozen_below(objective.student, stage.freeze):
+        train(trainer, checkpoint, stop=stop)
     make_whole_(objective)
     held_out = next(entry for entry in reversed(trainer.state.log_history) if "eval_loss" in entry)
     seen = settings.batch_size * settings.gradient_accumulation_steps * processes().num_processes * steps

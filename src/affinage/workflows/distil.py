@@ -18,6 +18,7 @@ from affinage.distillation.student import check_continued, make_student
 from affinage.errors import InputError
 from affinage.evaluation.footprint import model_entry
 from affinage.models.checkpoint import check_fit, load_masked_lm, load_tokenizer, max_length, weights_fingerprint
+from affinage.models.freezing import check_freeze
 from affinage.models.layout import depth_of
 from affinage.models.shipped import located
 from affinage.recipe import Recipe, Stage
@@ -173,6 +174,7 @@ def read_given(
         )
     set_seed(stage.training.seed)
     student, layers = _student(init_from, frozen, tokenizer, plan)
+    check_freeze(stage.freeze, student)
     fit_losses(losses, student, frozen)
     return Given(plan, files, stream, frozen, tokenizer, student, layers)
 

@@ -13,6 +13,7 @@ from affinage.data.streams import as_stream
 from affinage.distillation.objective import build_losses, fit_losses
 from affinage.distillation.student import make_student
 from affinage.models.checkpoint import load_masked_lm, load_tokenizer, weights_fingerprint
+from affinage.models.freezing import check_freeze
 from affinage.recipe import Recipe, Stage
 from affinage.report.provenance import provenance
 from affinage.report.report import Report
@@ -110,6 +111,7 @@ def check_in_turn(teacher: str | Path, plan: Recipe, init_from: str | Path | Non
         set_seed(stage.training.seed)
         if student is None or stage.assistant is not None:
             student, _ = make_student(teaching, stage.assistant or plan.student)
+        check_freeze(stage.freeze, student)
         fit_losses(losses, student, teaching)
         if stage.assistant is not None:
             teaching, student = student, None
