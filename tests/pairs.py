@@ -51,7 +51,7 @@ FAMILIES = {
     "DeBERTa-v2": Family("deberta-v2"),
     "ModernBERT": Family("modernbert"),
     "EuroBERT": Family("eurobert"),
-    "MobileBERT": Family("mobilebert", {"num_hidden_layers": 2}),
+    "MobileBERT": Family("mobilebert"),
 }
 
 
@@ -132,7 +132,8 @@ def _teacher(family: Family) -> PreTrainedModel:
 
 def _tiny(spec: StudentSpec, family: Family) -> StudentSpec:
     """The recipe's student on the scale of teachers with 4 layers, width 16 and 2 heads."""
-    sizes = {"num_hidden_layers": 2, "hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 32}
+    depth = 4 if spec.init == "embeddings" else 2  # MobileBERT's student is as deep as its teacher
+    sizes = {"num_hidden_layers": depth, "hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 32}
     asked = {key: size for key, size in sizes.items() if getattr(spec, key) is not None}
     return spec.model_copy(update={**asked, **family.asked})
 

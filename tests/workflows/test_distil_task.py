@@ -71,7 +71,8 @@ def test_two_stages_on_every_kind_of_task(tmp_path: Path, mine: Path, task: str)
 @pytest.mark.parametrize(("recipe", "layers"), [("task", [0, 3]), ("patient-kd", [0, 1]), ("tinybert-6", [1, 3])])
 def test_the_recipes_that_come_with_affinage(tmp_path: Path, recipe: str, layers: list[int]) -> None:
     data, out = write_task(tmp_path / "data", "nli"), tmp_path / "out"
-    report = run(tuned_teacher(tmp_path, "nli", "bert"), "nli", data, out, recipe=recipe)
+    start = {"overrides": {"student.init": "layers"}}
+    report = run(tuned_teacher(tmp_path, "nli", "bert"), "nli", data, out, recipe=recipe, **start)
     assert json.loads((out / "config.json").read_text())["affinage_layers"] == layers
     assert report.training is not None
     assert all(loss == loss for loss in report.training.losses.values())

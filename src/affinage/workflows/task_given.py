@@ -85,7 +85,11 @@ class TaskGiven:
         if self.init_from is None:
             student, layers = make_task_student(teacher, plan.student, self.run.task.kind)
             if not layers:
-                log.info("the student starts at random")
+                log.warning(
+                    "the student's layers start at random (student.init %s): a general student is given with --from, "
+                    "or made of --corpus; --set student.init=layers starts from the teacher's layers",
+                    plan.student.init,
+                )
                 return student, None
             log.info("the student starts from layers %s of the teacher's %d", list(layers), depth_of(teacher.config))
             return student, layers
@@ -119,8 +123,9 @@ def read_given(
         losses.append(build_losses(stage.losses, teacher=True, on="task"))
         computes_in_bf16(stage.training.precision)
         check_logits_cache(stage)
-        if stage.assistant is not None:
-            raise InputError(f"stage '{stage.name}' is on a task, and an assistant is made by a stage on text")
+        for key in ("assistant", "freeze"):
+            if getattr(stage, key) is not None:
+                raise InputError(f"stage '{stage.name}' is on a task, and {key} is for stages on text: leave it out")
         asked = frozenset[str]().union(*(loss.teacher_needs for loss in losses[-1])) - {"logits"}
         if len(names) > 1 and asked:
             raise InputError(
