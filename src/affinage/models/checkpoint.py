@@ -22,7 +22,8 @@ from transformers import (
 )
 
 from affinage.errors import InputError
-from affinage.models.layout import dropout_settings, layout_of, position_offset
+from affinage.models.layout import class_names, dropout_settings, layout_of, position_offset
+from affinage.models.packed import without_cache_
 from affinage.models.shipped import located
 
 Kind = Literal["sequence", "pair", "token", "span"]
@@ -50,6 +51,14 @@ def read_config(name_or_path: str | Path) -> PretrainedConfig:
 
 def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerFast:
     """The fast tokenizer of a model. Raises: InputError where it is missing, slow, or lacks a pad token."""
+    folder = Path(located(name_or_path))
+    merges_alone = (folder / "merges.txt").is_file() and not (folder / "tokenizer.json").is_file()
+    if merges_alone and read_config(folder).model_type == "flaubert":
+        raise InputError(
+            f"model '{name_or_path}': FlauBERT's tokenizer is Moses and a BPE in slow Python, without offsets; put a "
+            "tokenizer.json beside it: a BPE of the library tokenizers from the same vocab.json and merges.txt, "
+            "compared with the slow one on text of yours"
+        )
     tokenizer = _read(name_or_path, lambda name: AutoTokenizer.from_pretrained(name), file="tokenizer_config.json")
     if not tokenizer.is_fast:
         raise InputError(f"model '{name_or_path}': its tokenizer has no fast version (no tokenizer.json, no offsets)")
@@ -109,7 +118,7 @@ def load_task_model(
 def refuse_other_head(name_or_path: str | Path, kind: Kind) -> None:
     """Raises: InputError where the config says that the model was fine-tuned for another kind of task."""
     suffix = _SUFFIXES["sequence" if kind == "pair" else kind]
-    architectures = read_config(name_or_path).architectures or []
+    architectures = class_names(read_config(name_or_path))
     heads = [a for a in architectures if any(a.endswith(s) for s in _SUFFIXES.values())]
     if heads and not any(a.endswith(suffix) for a in heads):
         raise InputError(f"model '{name_or_path}' is a {heads[0]}; this task needs a …{suffix}")
@@ -170,6 +179,7 @@ def _load(auto_class: Any, name_or_path: str | Path, **settings: Any) -> tuple[P
             f"model '{name_or_path}': its weights are not those its config.json describes: {_some(inside)} missing or "
             "of another shape; fetch or save the model again"
         )
+    without_cache_(model)
     return model.eval(), fresh
 
 

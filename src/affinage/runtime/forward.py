@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from affinage.models.checkpoint import Kind, load_masked_lm, load_task_model, read_config
-from affinage.models.layout import layout_of
+from affinage.models.layout import class_names, layout_of
 
 Ints = NDArray[np.int64]
 
@@ -77,7 +77,7 @@ def _network(model: str | Path) -> nn.Module:
     weigh as much as several layers. A bare encoder goes the same way, without the pooler that no task here uses.
     """
     config = read_config(model)
-    names = config.architectures or ()
+    names = class_names(config)
     kind = next((kind for name in names for suffix, kind in _HEADS.items() if name.endswith(suffix)), None)
     if kind is not None:
         return load_task_model(model, kind)

@@ -239,10 +239,11 @@ def _kind(config: Any, *, where: str, task: str | None) -> ModelKind:
     Raises: InputError where nothing says it, or the model was made for another kind of task.
     """
     from affinage.models.checkpoint import task_of
+    from affinage.models.layout import class_names
 
     if task is not None and task not in {*task_names(), *_OTHER_TASKS}:
         raise InputError(unknown("task", task, [*task_names(), *_OTHER_TASKS]))
-    head = next((k for a in config.architectures or [] for s, k in _HEADS.items() if a.endswith(s)), None)
+    head = next((k for a in class_names(config) for s, k in _HEADS.items() if a.endswith(s)), None)
     if head == "sequence" and any(str(name).lower().startswith("entail") for name in (config.id2label or {}).values()):
         head = "pair"
     noted = task_of(config)
