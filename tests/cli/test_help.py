@@ -26,6 +26,7 @@ VERBS = [
             "benchmark",
             "report",
             "inspect",
+            "unanswerable",
             "plan",
             "recipe",
             "list",

@@ -4,12 +4,15 @@ from collections.abc import Mapping
 
 from transformers import PreTrainedModel
 
-from affinage.errors import InputError
+from affinage.errors import InputError, unknown
 from affinage.models.build import student_masked_lm
 from affinage.models.layout import depth_of, layout_of, widths_of
 from affinage.models.narrowing import narrow_
-from affinage.models.transfer import copy_layers_, layer_map, transfer_
+from affinage.models.transfer import copy_layers_, copy_outside_layers_, layer_map, transfer_
 from affinage.recipe import StudentSpec
+
+FRESH = ("embeddings", "random")
+"""`student.init` with random layers."""
 
 
 def student_depth(spec: StudentSpec, teacher_layers: int) -> int:
@@ -24,7 +27,7 @@ def student_depth(spec: StudentSpec, teacher_layers: int) -> int:
         wanted = teacher_layers // 2
     if wanted < 1:
         raise InputError(f"student.layers {spec.layers!r} takes no layer of the teacher's {teacher_layers}")
-    if wanted > teacher_layers and spec.init != "random":
+    if wanted > teacher_layers and spec.init not in FRESH:
         raise InputError(f"student.num_hidden_layers {wanted} exceeds the teacher's {teacher_layers} layers")
     return wanted
 
@@ -35,7 +38,7 @@ def student_layers(spec: StudentSpec, teacher_layers: int) -> tuple[int, ...]:
     Raises: InputError where the map does not fit.
     """
     wanted = student_depth(spec, teacher_layers)
-    return () if spec.init == "random" else layer_map(spec.layers, teacher_layers, wanted)
+    return () if spec.init in FRESH else layer_map(spec.layers, teacher_layers, wanted)
 
 
 def student_widths(spec: StudentSpec, teacher: Mapping[str, int]) -> dict[str, int]:
@@ -50,6 +53,11 @@ def student_widths(spec: StudentSpec, teacher: Mapping[str, int]) -> dict[str, i
                 f"student.{key} {widths[key]} differs from the teacher's {theirs}; student.init 'layers' copies whole "
                 f"layers and keeps their widths: leave student.{key} out, or set student.init to importance or svd, "
                 "which cut the teacher's weights down, or to random"
+            )
+        if spec.init == "embeddings" and key == "hidden_size" and widths[key] != theirs:
+            raise InputError(
+                f"student.{key} {widths[key]} differs from the teacher's {theirs}; student.init 'embeddings' copies "
+                f"embeddings and vocabulary head: leave student.{key} out, or set student.init=random"
             )
         if spec.init in ("importance", "svd") and widths[key] > theirs:
             raise InputError(
@@ -89,9 +97,29 @@ def check_student(spec: StudentSpec, teacher: PreTrainedModel) -> None:
             f"student.init {spec.init} cannot cut the weights of a {theirs} down: its {what}; set student.init=random, "
             "or keep the teacher's widths"
         )
+    _check_config(spec, teacher, same=same)
     for key in ("max_length", "tokenizer"):
         if getattr(spec, key) is not None:
             raise InputError(f"student.{key}: a student shares the teacher's; leave it out")
+
+
+def _check_config(spec: StudentSpec, teacher: PreTrainedModel, *, same: bool) -> None:
+    """Raises: InputError where `spec.config` names what the teacher's config has not, or layers are to be copied."""
+    if not spec.config:
+        return
+    if spec.init not in FRESH or not same:
+        raise InputError(
+            "student.config changes what the layers are made of, so that they start at random: set student.init to "
+            "embeddings or random and leave student.architecture out, or leave student.config out"
+        )
+    known = set(teacher.config.to_dict())
+    for key in spec.config:
+        if key not in known:
+            raise InputError("student.config: " + unknown("entry", key, known))
+    within, heads = (spec.config.get(key) for key in ("intra_bottleneck_size", "num_attention_heads"))
+    heads = heads or spec.num_attention_heads or widths_of(teacher.config)["num_attention_heads"]
+    if isinstance(within, int) and isinstance(heads, int) and within % heads:
+        raise InputError(f"student.config.intra_bottleneck_size {within} is not a multiple of {heads} heads")
 
 
 def check_continued(spec: StudentSpec, earlier: PreTrainedModel) -> None:
@@ -100,6 +128,12 @@ def check_continued(spec: StudentSpec, earlier: PreTrainedModel) -> None:
         "num_hidden_layers": depth_of(earlier.config),
         "architecture": earlier.config.model_type,
     }
+    for key, wanted in spec.config.items():
+        if getattr(earlier.config, key, None) != wanted:
+            raise InputError(
+                f"student.config.{key} {wanted} differs from the {getattr(earlier.config, key, None)} of the model to "
+                "go on from: leave it out, or leave --from out"
+            )
     for key, value in theirs.items():
         if getattr(spec, key) not in (None, value):
             raise InputError(
@@ -137,7 +171,9 @@ def make_student(teacher: PreTrainedModel, spec: StudentSpec) -> tuple[PreTraine
     depth = depth_of(teacher.config)
     layers, count = student_layers(spec, depth), student_depth(spec, depth)
     student = student_masked_lm(teacher, spec, depth=count, widths=widths, layers=layers)
-    if spec.init == "random":
+    if spec.init == "embeddings":
+        copy_outside_layers_(teacher, student)
+    if spec.init in FRESH:
         return student, ()
     if widths == theirs:
         _start_(student, teacher, layers)

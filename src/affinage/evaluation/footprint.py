@@ -58,6 +58,10 @@ def footprint(model: PreTrainedModel, *, length: int = 128, folder: str | Path |
     layers, width = int(getattr(config, layout.num_hidden_layers)), int(config.hidden_size)
     inner = widths_of(config)["intermediate_size"]
     maps = inner * 3 // 2 if layout.gated else inner  # a gate is a third map of this size
+    flops = encoder_flops(layers, width, maps, length)
+    if layout.model_type == "mobilebert":  # bottlenecks and several feed-forward networks a layer: every matrix counts
+        matrices = sum(p.numel() for name, p in model.named_parameters() if p.dim() == 2 and _part(name) == "encoder")
+        flops = 2 * length * matrices + 4 * layers * length**2 * int(config.true_hidden_size)
     return Footprint(
         architecture=type(model).__name__,
         layers=layers,
@@ -69,7 +73,7 @@ def footprint(model: PreTrainedModel, *, length: int = 128, folder: str | Path |
         parameters=total,
         size_bytes=stored_bytes(folder) or 4 * total,
         stored_as=stored_as(folder),
-        flops=encoder_flops(layers, width, maps, length),
+        flops=flops,
         length=length,
         **parts,
     )

@@ -6,7 +6,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 from torch import Tensor
 
 from affinage.registry import Registry
-from affinage.signals import Batch, Signals, Sum
+from affinage.signals import Batch, Head, Signals, Sum
 
 NEEDS = frozenset({"head", "hidden_states", "last_hidden_state", "queries", "keys", "values", "logits"})
 """What a loss may ask of the forward pass: inputs of the vocabulary head, hidden states of every layer or of the last,
@@ -39,6 +39,8 @@ class Shape:
     layers: int
     width: int
     heads: int
+    head: Head | None = None
+    """of a task; None: a vocabulary head, or none"""
 
 
 @runtime_checkable

@@ -36,6 +36,8 @@ def check_shape(spec: StudentSpec) -> None:
     missing = [key for key in _SHAPE if getattr(spec, key) is None]
     if missing:
         raise InputError(f"pre-training needs the model's shape; missing: {', '.join(f'student.{k}' for k in missing)}")
+    if spec.config:
+        raise InputError("student.config is for distillation; leave it out")
     assert spec.hidden_size and spec.num_attention_heads
     if spec.hidden_size % spec.num_attention_heads:
         raise InputError(
@@ -79,7 +81,9 @@ def student_masked_lm(
     theirs: PretrainedConfig = teacher.config
     layout = layout_of(theirs)
     if spec.architecture in (None, theirs.model_type):
-        config: PretrainedConfig = theirs.__class__.from_dict(theirs.to_dict())
+        entries = {**theirs.to_dict(), **spec.config}
+        entries.pop("true_hidden_size", None)  # of MobileBERT: follows from the others
+        config: PretrainedConfig = theirs.__class__.from_dict(entries)
         config.update({**_own_names(theirs, widths), layout.num_hidden_layers: depth})
         config.update(dropout_settings(config, spec.dropout))
         if kinds := getattr(theirs, "layer_types", None):

@@ -33,7 +33,7 @@ def forward_masked_lm(model: PreTrainedModel, batch: Batch, needs: frozenset[str
     if layout.keeps_cache:
         inputs["cache"] = NoCache()
     with_hidden = "hidden_states" in needs
-    with _heads_heard(model, layout, needs) as heard, texts_kept_apart(model, batch):
+    with heads_heard(model, layout, needs) as heard, texts_kept_apart(model, batch):
         output = model.get_submodule(layout.base)(**inputs, output_hidden_states=with_hidden)
     last: Tensor = output.last_hidden_state
     signals = Signals(
@@ -51,19 +51,20 @@ def with_head(model: PreTrainedModel, signals: Signals, last: Tensor, batch: Bat
     return replace(
         signals,
         head_input=_head_transform(model, layout, last[batch.head_positions]),
-        head_weight=tensor_of(model, layout.decoder),
+        head_weight=_projection(model, layout),
         head_bias=_head_bias(model, layout),
     )
 
 
 @contextmanager
-def _heads_heard(model: PreTrainedModel, layout: Layout, needs: frozenset[str]) -> Iterator[dict[str, list[Tensor]]]:
+def heads_heard(model: PreTrainedModel, layout: Layout, needs: frozenset[str]) -> Iterator[dict[str, list[Tensor]]]:
     """L x (B, A, T, D) outputs of the projections that `needs` names: no attention implementation gives them away."""
     paths = {"queries": layout.query, "keys": layout.key, "values": layout.value}
     heard: dict[str, list[Tensor]] = {name: [] for name in paths if name in needs}
     widths = widths_of(model.config)
     heads = widths["num_attention_heads"]
-    size = getattr(model.config, "head_dim", None) or widths["hidden_size"] // heads
+    within = getattr(model.config, "true_hidden_size", widths["hidden_size"])  # MobileBERT's layers are narrower inside
+    size = getattr(model.config, "head_dim", None) or within // heads
 
     awaited: set[str] = set()  # of the layer under way: DeBERTa sends its relative positions through them afterwards
 
@@ -101,6 +102,12 @@ def _head_transform(model: PreTrainedModel, layout: Layout, hidden: Tensor) -> T
         ACT2FN[name](model.get_submodule(layout.head_dense)(hidden))
     )
     return transformed
+
+
+def _projection(model: PreTrainedModel, layout: Layout) -> Tensor:
+    """(V, H'): the vocabulary projection."""
+    weight = tensor_of(model, layout.decoder)
+    return torch.cat([weight, tensor_of(model, layout.more_decoder).t()], 1) if layout.more_decoder else weight
 
 
 def _head_bias(model: PreTrainedModel, layout: Layout) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""Where more families keep their parts: ELECTRA, FlauBERT, ALBERT, DeBERTa-v2, ModernBERT, EuroBERT."""
+"""Where more families keep their parts: ELECTRA, FlauBERT, ALBERT, DeBERTa-v2, ModernBERT, EuroBERT, MobileBERT."""
 
 from dataclasses import replace
 
@@ -116,4 +116,22 @@ _EUROBERT = Layout(
     more_in_scores=_MODERNBERT.more_in_scores,
 )
 
-FAMILIES = {layout.model_type: layout for layout in (_ELECTRA, _FLAUBERT, _ALBERT, _DEBERTA, _MODERNBERT, _EUROBERT)}
+_MOBILEBERT = Layout(
+    model_type="mobilebert",
+    base="mobilebert",
+    word_embeddings="mobilebert.embeddings.word_embeddings",
+    position_embeddings="mobilebert.embeddings.position_embeddings",
+    token_type_embeddings="mobilebert.embeddings.token_type_embeddings",
+    layers="mobilebert.encoder.layer",
+    query="attention.self.query",
+    key="attention.self.key",
+    value="attention.self.value",
+    head_dense="cls.predictions.transform.dense",
+    head_norm="cls.predictions.transform.LayerNorm",
+    head_activation="hidden_act",
+    decoder="cls.predictions.decoder",
+    more_decoder="cls.predictions.dense",
+)
+
+_ALL = (_ELECTRA, _FLAUBERT, _ALBERT, _DEBERTA, _MODERNBERT, _EUROBERT, _MOBILEBERT)
+FAMILIES = {layout.model_type: layout for layout in _ALL}

@@ -18,14 +18,15 @@ def load_frozen_embeddings(
 ) -> PreTrainedModel:
     """The stock model of a task without its encoder's layers, only its head to be trained, in eval mode.
 
-    `labels` and `seed` as for `load_task_model`, so that the head starts as that of the whole model does. In sequence
-    and pair tasks it reads the mean over the real tokens, which in a saved model is not noted: load it with this again.
+    `labels` and `seed` as for `load_task_model`, so that the head starts as that of the whole model does. Where a
+    text has one answer it reads the mean over the real tokens, which in a saved model is not noted: load it with this
+    again.
 
     Raises: InputError as `load_task_model`, and for an architecture that is not known.
     """
     model = load_task_model(name_or_path, kind, labels=labels, seed=seed)
     remove_encoder_(model)
-    if kind in ("sequence", "pair"):
+    if kind not in ("token", "span"):
         read_mean_(model)
     return model
 

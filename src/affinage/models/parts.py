@@ -35,6 +35,8 @@ class Layout:
     head_norm: str = ""
     decoder: str
     """the vocabulary projection, or the word embeddings where it is not a module of its own"""
+    more_decoder: str = ""
+    """where the decoder is narrower than the head: the rest of the projection (H - H', V)"""
     decoder_bias: str = ""
     """where the projection's bias is not the decoder's"""
     head_activation: str | None = None

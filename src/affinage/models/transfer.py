@@ -24,12 +24,14 @@ _LAYER_PARTS = (
 )
 
 
-def layer_map(choice: Literal["spread", "even", "odd"] | Sequence[int], teacher: int, student: int) -> tuple[int, ...]:
+def layer_map(
+    choice: Literal["spread", "even", "odd", "first"] | Sequence[int], teacher: int, student: int
+) -> tuple[int, ...]:
     """For each of `student` layers, the index from 0 of the teacher layer it starts from.
 
     spread: round(i (N - 1) / (M - 1)), which keeps the first and the last layer and gives the [0, 2, 4, 7, 9, 11] of
     DistilBERT's extraction script for 6 of 12; with more student than teacher layers it repeats layers.
-    even: 0, 2, 4, …; odd: 1, 3, 5, … (the last of each pair). A list is taken as it is.
+    even: 0, 2, 4, …; odd: 1, 3, 5, … (the last of each pair); first: 0, 1, 2, …. A list is taken as it is.
 
     Raises: InputError where the list has another length, leaves the teacher, or even/odd do not reach the depth.
     """
@@ -40,6 +42,8 @@ def layer_map(choice: Literal["spread", "even", "odd"] | Sequence[int], teacher:
     elif choice == "spread":
         step = (teacher - 1) / (student - 1) if student > 1 else 0.0
         chosen = tuple(int(i * step + 0.5) for i in range(student))
+    elif choice == "first":
+        chosen = tuple(range(student))
     else:
         chosen = tuple(2 * i + (choice == "odd") for i in range(student))
     if any(not 0 <= i < teacher for i in chosen):
@@ -67,6 +71,17 @@ def copy_layers_(source: PreTrainedModel, target: PreTrainedModel, *, layers: Se
                 "from the others: it can only start the first; begin the list with 0 and name 0 once"
             )
         value.copy_(theirs[origin])
+
+
+@torch.no_grad()
+def copy_outside_layers_(source: PreTrainedModel, target: PreTrainedModel) -> None:
+    """Embeddings, vocabulary head and whatever else is no layer, into a `target` of the same architecture and width."""
+    layout = layout_of(source.config)
+    lists = tuple(f"{path}." for path in (layout.layers, *layout.more_layers))
+    theirs = source.state_dict()
+    for name, value in target.state_dict().items():
+        if not name.startswith(lists):
+            value.copy_(theirs[name])
 
 
 @torch.no_grad()

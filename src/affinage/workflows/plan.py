@@ -61,6 +61,8 @@ def plan(
     chosen = Recipe.load(recipe, overrides)
     if chosen.kind == "finetune":
         raise InputError(f"recipe '{chosen.name}' is for finetune; a plan is made for distil and pretrain")
+    if chosen.kind == "distil":
+        chosen = chosen.with_stages_on("text")
     stage = chosen.only_stage(chosen.kind)
     machines = [machine(name) for name in hardware]
     given = _given(model, shape_of_model)
