@@ -1,6 +1,7 @@
 """Task-specific distillation end to end on tiny models: every kind of task, resume, and what is refused first."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +201,18 @@ def test_bad_input_is_refused_before_training(tmp_path: Path, mine: Path) -> Non
         init_from=shallow,
         overrides={"student": "{}"},
     )
+
+
+def test_a_teacher_whose_head_was_never_tuned_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It says the same of every text, or nothing that goes with the labels."""
+    data = write_task(tmp_path / "data", "sentiment")
+    rows = [{"text": f"{SENTENCES[i % 10]} {i}", "label": int(i % 3 > 0)} for i in range(60)]
+    write_rows(data / "valid.jsonl", rows)
+    teacher = tuned_teacher(tmp_path, "sentiment")
+    refused(tmp_path, "always giving the commonest answer .*guards.bad_teacher=warn", teacher)
+    with caplog.at_level(logging.WARNING, "affinage"):
+        run(teacher, "sentiment", data, tmp_path / "out", overrides={"guards.bad_teacher": "warn"})
+    assert "always giving the commonest answer" in caplog.text
 
 
 def test_unlabelled_text_that_cannot_be_used(tmp_path: Path) -> None:

@@ -132,13 +132,14 @@ def distil_task(
     if run.task.no_answer:
         run.tune_no_answer_(student)
     found = beside_teacher(run, student, teachers.models)
+    paths = teachers.names if given.teachers.tuned else (Path(out) / _TEACHER, *teachers.names[1:])
     report = Report(
         command="distil",
         models=(
             model_entry(student, name="student", path=out, base=teacher),
             *(
-                model_entry(model, name=name, path=path, folder=located(path) if given.teachers.tuned else None)
-                for name, path, model in zip(found.teachers, given.teachers.names, teachers.models, strict=True)
+                model_entry(model, name=name, path=path, folder=located(place))
+                for name, path, place, model in zip(found.teachers, paths, teachers.names, teachers.models, strict=True)
             ),
         ),
         scores=found.scores,

@@ -31,7 +31,7 @@ from affinage.training.arguments import computes_in_bf16
 from affinage.workflows.labelled_data import data_fingerprints
 from affinage.workflows.task_cache import Identity, check_logits_cache, refuse_other_logits
 from affinage.workflows.task_run import TaskRun, read_planned_run
-from affinage.workflows.task_teachers import Teachers, read_teachers, refuse_other_vocabulary
+from affinage.workflows.task_teachers import Teachers, judge_teachers, read_teachers, refuse_other_vocabulary
 
 log = logging.getLogger(__name__)
 
@@ -155,6 +155,8 @@ def read_given(
     student, _ = given.student(found.models[0])
     for of_stage in losses:
         fit_losses(of_stage, student, found.models[0])
+    if found.tuned:
+        judge_teachers(found, run)
     return given
 
 

@@ -5,11 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from affinage.data.task import Task
 from affinage.errors import InputError
-from affinage.evaluation.evaluator import model_labels
+from affinage.evaluation.evaluator import model_labels, references
+from affinage.evaluation.metrics import metric
 from affinage.models.checkpoint import (
     has_task_head,
     load_task_model,
@@ -20,11 +22,15 @@ from affinage.models.checkpoint import (
     weights_fingerprint,
 )
 from affinage.training.processes import processes
+from affinage.workflows.baseline import majority
 from affinage.workflows.finetune import finetune
 from affinage.workflows.labelled_data import TaskData, refuse_unknown_labels, rename_labels
 from affinage.workflows.task_run import TaskRun
 
 log = logging.getLogger(__name__)
+
+_ENOUGH = 50
+"""Valid rows: with fewer a good teacher may be unlucky."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,31 @@ def read_teachers(names: Sequence[str | Path], run: TaskRun) -> tuple[Teachers, 
                 f"--set training.row_length={max_length(model.config)}"
             )
     return Teachers(tuple(names), tuned, tuple(models)), data
+
+
+def judge_teachers(teachers: Teachers, run: TaskRun) -> None:
+    """Whether each scores more on the valid part than always giving the commonest answer; few rows are not asked.
+
+    Raises: InputError where one does not, and the recipe's guard is to stop.
+    """
+    rule, name = run.recipe.stages[0].guards.bad_teacher, run.task.metrics[0]
+    if rule == "off" or len(run.data.valid) < _ENOUGH:
+        return
+    simple = majority(run.data.train, run.data.valid, run.data.labels)
+    floor, score = metric(name).score(simple, references(run.data.valid)), run.scorer()
+    for teacher, model in zip(teachers.names, teachers.models, strict=True):
+        model.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
+        found = score(model)[name]
+        if found > floor:
+            continue
+        problem = (
+            f"teacher '{teacher}' has {name} {found:.3f} on the valid part, and always giving the commonest answer "
+            f"{floor:.3f}: it is not tuned for this, or for other labels in this order; name the model it was made "
+            "from, which is then fine-tuned first"
+        )
+        if rule == "stop":
+            raise InputError(f"{problem}. To train all the same: --set guards.bad_teacher=warn")
+        log.warning("%s", problem)
 
 
 def tune_teacher(
