@@ -150,10 +150,14 @@ def test_chunks_change_neither_value_nor_gradient(name: str, entries: int, monke
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("cached", [1, 3, 64])
 @pytest.mark.parametrize("entries", [1, VOCABULARY * 2, VOCABULARY * 100])
-def test_several_losses_at_once_are_their_weighted_sum(entries: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At all tokens, at some, at none of a chunk, in any order; against plain autograd."""
+def test_several_losses_at_once_are_their_weighted_sum(
+    entries: int, cached: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At all tokens, at some, at none of a chunk or of the cached rows of one, in any order; against plain autograd."""
     monkeypatch.setattr(vocabulary, "CHUNK_ENTRIES", entries)
+    monkeypatch.setattr(vocabulary, "CACHED_ROWS", cached)
     batch = batch_with("padded")
     base, teacher = signals(1, batch), signals(2, batch)
     assert base.head_input is not None and base.head_weight is not None and base.head_bias is not None

@@ -11,6 +11,8 @@ from affinage.signals import Batch, Signals, Sum
 
 CHUNK_ENTRIES = 8_000_000
 """Logits held at a time (tokens x vocabulary): 32 MB in float32."""
+CACHED_ROWS = 64
+"""Tokens of a chunk that a CPU takes through the losses at a time, so that what they work on stays in its caches."""
 
 
 class VocabularyLoss:
@@ -92,6 +94,7 @@ class _Sums(torch.autograd.Function):
         scales = scales.to(totals)
         grads = tuple(torch.zeros_like(t) for t in (hidden, weight, bias)) if wanted else ()
         step = max(1, CHUNK_ENTRIES // weight.shape[0])
+        few = CACHED_ROWS if hidden.device.type == "cpu" else step
         for start in range(0, len(hidden), step):
             part = slice(start, start + step)
             if not bool(rows[:, part].any()):
@@ -100,29 +103,24 @@ class _Sums(torch.autograd.Function):
             theirs = None
             if any("head" in loss.teacher_needs for loss in losses):
                 theirs = _logits(teacher, part)
-            gradient: Tensor | None = None
-            for k, loss in enumerate(losses):
-                taken = rows[k, part]
-                if not bool(taken.any()):
-                    continue
-                whole = bool(taken.all())
-                at = slice(None) if whole else taken.nonzero(as_tuple=True)[0]
-                known = None if labels is None else labels[part][at]
-                value, slope = loss.of_logits(ours[at], None if theirs is None else theirs[at], known)
-                totals[k] += value
-                if not wanted:
-                    continue
-                slope.mul_(scales[k])
-                if gradient is None and whole:
-                    gradient = slope
-                    continue
-                if gradient is None:
-                    gradient = torch.zeros_like(ours)
-                gradient[at] += slope
-            if gradient is not None:
-                grads[0][part] = torch.mm(gradient, weight.to(gradient.dtype))
-                grads[1].add_(torch.mm(gradient.t(), hidden[part].to(gradient.dtype)))
-                grads[2].add_(gradient.sum(0))
+            for row in range(0, len(ours), few):
+                piece = slice(row, row + few)
+                slope = _slope(
+                    losses,
+                    rows[:, part][:, piece],
+                    ours[piece],
+                    None if theirs is None else theirs[piece],
+                    None if labels is None else labels[part][piece],
+                    scales,
+                    totals,
+                    wanted=wanted,
+                )
+                if slope is not None:
+                    ours[piece] = slope
+            if wanted:
+                grads[0][part] = torch.mm(ours, weight.to(ours.dtype))
+                grads[1].add_(torch.mm(ours.t(), hidden[part].to(ours.dtype)))
+                grads[2].add_(ours.sum(0))
         ctx.save_for_backward(*grads)
         ctx.mark_non_differentiable(totals)
         return (scales * totals).sum(), totals
@@ -131,6 +129,46 @@ class _Sums(torch.autograd.Function):
     def backward(ctx: Any, *upstream: Tensor) -> Any:
         scale = upstream[0]
         return *(scale.to(g.dtype) * g for g in ctx.saved_tensors), None, None, None, None, None
+
+
+def _slope(
+    losses: Sequence[VocabularyLoss],
+    rows: Tensor,
+    ours: Tensor,
+    theirs: Tensor | None,
+    labels: Tensor | None,
+    scales: Tensor,
+    totals: Tensor,
+    *,
+    wanted: bool,
+) -> Tensor | None:
+    """(n, V) gradient of sum scales[k] * total[k] by logits `ours` (n, V), None if not `wanted`; adds to `totals` (K,).
+
+    `rows` (K, n) bool: which of the n each loss takes.
+    """
+    gradient: Tensor | None = None
+    for k, loss in enumerate(losses):
+        taken = rows[k]
+        if not bool(taken.any()):
+            continue
+        whole = bool(taken.all())
+        at = slice(None) if whole else taken.nonzero(as_tuple=True)[0]
+        value, slope = loss.of_logits(
+            ours[at], None if theirs is None else theirs[at], None if labels is None else labels[at]
+        )
+        totals[k] += value
+        if not wanted:
+            continue
+        slope.mul_(scales[k])
+        if gradient is None and whole:
+            gradient = slope
+            continue
+        if gradient is None:
+            gradient = torch.zeros_like(ours)
+        gradient[at] += slope
+    if gradient is None and wanted:
+        return torch.zeros_like(ours)
+    return gradient
 
 
 def _logits(signals: Signals, rows: slice) -> Tensor:
