@@ -18,7 +18,7 @@ _DISTILBERT_NAMES = {
     "hidden_act": "activation",
 }
 
-SHAPE = (
+_SHAPE = (
     "architecture",
     "num_hidden_layers",
     "hidden_size",
@@ -26,12 +26,11 @@ SHAPE = (
     "intermediate_size",
     "max_length",
 )
-"""what a shape is made of"""
 
 
 def check_shape(spec: StudentSpec) -> None:
     """Raises: InputError where a size is missing or the heads do not divide the width."""
-    missing = [key for key in SHAPE if getattr(spec, key) is None]
+    missing = [key for key in _SHAPE if getattr(spec, key) is None]
     if missing:
         raise InputError(f"pre-training needs the model's shape; missing: {', '.join(f'student.{k}' for k in missing)}")
     assert spec.hidden_size and spec.num_attention_heads

@@ -17,7 +17,7 @@ from affinage.data.vocabulary import train_unigram, train_vocabulary
 from affinage.distillation.objective import Objective, build_losses
 from affinage.errors import InputError
 from affinage.evaluation.footprint import model_entry
-from affinage.models.build import SHAPE, check_shape, fresh_masked_lm
+from affinage.models.build import check_shape, fresh_masked_lm
 from affinage.models.checkpoint import check_fit, load_masked_lm, load_tokenizer, max_length, weights_fingerprint
 from affinage.models.layout import depth_of, layout_of, widths_of
 from affinage.models.transfer import layer_map, transfer_
@@ -186,14 +186,19 @@ def with_shape_of(spec: StudentSpec, config: PretrainedConfig) -> StudentSpec:
 
     Raises: InputError where that model's architecture is none that can be made.
     """
-    if any(getattr(spec, key) is not None for key in SHAPE):
-        return spec
     name = layout_of(config).model_type
+    shape = {
+        "architecture": name,
+        "num_hidden_layers": depth_of(config),
+        "max_length": max_length(config),
+        **widths_of(config),
+    }
+    if any(getattr(spec, key) is not None for key in shape):
+        return spec
     known = get_args(get_args(StudentSpec.model_fields["architecture"].annotation)[0])
     if name not in known:
         raise InputError(f"architecture '{name}' cannot be made from a recipe; name another: student.architecture=…")
-    shape = {"architecture": name, "num_hidden_layers": depth_of(config), "max_length": max_length(config)}
-    return spec.model_copy(update={**shape, **widths_of(config)})
+    return spec.model_copy(update=shape)
 
 
 def _check_shape(spec: StudentSpec, row_length: int, source: Source | None) -> None:
