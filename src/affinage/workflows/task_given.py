@@ -87,7 +87,7 @@ class TaskGiven:
             if not layers:
                 log.warning(
                     "the student's layers start at random (student.init %s): a general student is given with --from, "
-                    "or made of --corpus; --set student.init=layers starts from the teacher's layers",
+                    "or made of --corpus; --set student.init=layers, or svd where it is narrower, starts from the teacher",
                     plan.student.init,
                 )
                 return student, None
