@@ -16,6 +16,7 @@ _PUBLIC = {
     "demo": "affinage.workflows.demo",
     "pretrain": "affinage.workflows.pretrain",
     "distil": "affinage.workflows.distil",
+    "augment": "affinage.workflows.augment",
     "finetune": "affinage.workflows.finetune",
     "baseline": "affinage.workflows.baseline",
     "evaluate": "affinage.workflows.evaluate",
