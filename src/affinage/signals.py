@@ -27,6 +27,8 @@ class Batch:
     """(B, T) int64: sentence A or B, where the architecture knows them"""
     labels: Tensor | None = None
     """(B, T) int64 with IGNORED, or (B,) for whole rows"""
+    follows: Tensor | None = None
+    """(B,) int64 of rows of two texts: 0 where the second follows the first, 1 where it does not, or IGNORED"""
     selected: Tensor | None = None
     """(B, T) bool: positions whose vocabulary head is computed (N of them, in row order). None: every real token"""
 
@@ -51,6 +53,8 @@ class Signals:
 
     logits: Tensor | None = None
     """(B, C) or, for small heads, (B, T, C)"""
+    next_sentence: Tensor | None = None
+    """(B, 2): logits of that the second text of a row follows the first, and that it does not"""
     head_input: Tensor | None = None
     """(N, H): what enters the vocabulary projection, at `Batch.head_positions` only"""
     head_weight: Tensor | None = None

@@ -34,13 +34,15 @@ def a_batch() -> Batch:
     labels = torch.full_like(ids, IGNORED)
     guessed = mask & (torch.arange(TOKENS) % 3 == 1)
     labels[guessed] = ids[guessed]
-    return Batch(input_ids=ids, mask=mask, segments=mask.long(), labels=labels)
+    follows = torch.tensor([0, IGNORED, 1])
+    return Batch(input_ids=ids, mask=mask, segments=mask.long(), labels=labels, follows=follows)
 
 
 def signals_of(hidden: Tensor, weight: Tensor, bias: Tensor, batch: Batch) -> Signals:
     """Everything a loss may ask for of a model with one layer and one head, made of hidden states (2, B, T, H)."""
     return Signals(
         logits=hidden[-1][:, 0] @ weight.t(),
+        next_sentence=hidden[-1][:, 0] @ weight[:2].t(),
         hidden_states=tuple(hidden),
         last_hidden_state=hidden[-1],
         queries=(hidden[-1][:, None],),

@@ -3,7 +3,7 @@
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from affinage.data.words import split_words
@@ -22,6 +22,7 @@ def words(text: str, language: str = "fr") -> list[str]:
     return [text[p.start : p.end] for p in places_in(text, LANGUAGES[language])]
 
 
+@settings(deadline=None)
 @given(TEXTS, st.sampled_from(sorted(LANGUAGES)))
 def test_a_place_is_a_whole_word_of_letters_that_is_no_function_word(text: str, name: str) -> None:
     spans = split_words(text)
@@ -112,6 +113,7 @@ def test_capitals_are_those_of_the_word_replaced() -> None:
     ]
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(max_size=8), max_size=30), st.text(min_size=1, max_size=8), st.integers(1, 9))
 def test_candidates_are_other_words_each_once(ranked: list[str], word: str, count: int) -> None:
     found = fitting(place(word), ranked, FR, count=count)

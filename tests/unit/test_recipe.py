@@ -199,7 +199,7 @@ def test_a_recipe_that_unfolds_without_end_is_refused_quickly(tmp_path: Path) ->
 
 
 def test_a_missing_file_or_a_folder_is_named(tmp_path: Path) -> None:
-    assert "does not exist; packaged recipes: distilcamembert" in refused(tmp_path / "none.yaml")
+    assert f"does not exist; packaged recipes: {', '.join(packaged_recipes())}" in refused(tmp_path / "none.yaml")
     (tmp_path / "folder.yaml").mkdir()
     assert "is no file" in refused(tmp_path / "folder.yaml")
 

@@ -40,6 +40,8 @@ class Layout:
     """config entry for the number of layers"""
     intermediate_size: str = "intermediate_size"
     """config entry for the width of the feed-forward network"""
+    next_sentence: str | None = None
+    """the head on the pooled first token that says whether a second text follows; not in the masked language model"""
     dropouts: tuple[str, ...] = ("hidden_dropout_prob", "attention_probs_dropout_prob")
     """config entries for the dropout of hidden states and of attention"""
 
@@ -94,6 +96,7 @@ LAYOUTS: dict[str, Layout] = {
         decoder="cls.predictions.decoder",
         head_activation="hidden_act",
         positions_after_pad=False,
+        next_sentence="cls.seq_relationship",
     ),
     "distilbert": Layout(
         model_type="distilbert",

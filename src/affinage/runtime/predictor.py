@@ -229,6 +229,7 @@ _HEADS: dict[str, ModelKind] = {
     "ForTokenClassification": "token",
     "ForQuestionAnswering": "span",
     "ForMaskedLM": "fill_mask",
+    "ForPreTraining": "fill_mask",
 }
 _OTHER_TASKS: dict[str, ModelKind] = {"fill-mask": "fill_mask", "zero-shot": "pair"}
 

@@ -1,6 +1,7 @@
 """What `affinage augment` writes: rows in the form they were read in, block by block, and the finished folder."""
 
 import json
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from affinage.data.checksums import write_durably
-from affinage.data.examples import Example, PairExample, TextExample
+from affinage.data.examples import Example
 from affinage.distillation.augmentation.copies import Augmentation
 from affinage.errors import InputError
 from affinage.report.data_card import data_card
@@ -34,9 +35,9 @@ class Form:
         if taken := {TEACHER, ORIGIN} & set(self.columns.values()):
             raise InputError(f"a column of the data is called '{min(taken)}', as one that copies get; rename it")
 
-    def original(self, example: Any) -> Row:
+    def original(self, example: Example) -> Row:
         """The row of an example of the data."""
-        return {**self._texts(example), **self._label(example.label)}
+        return {**self._texts(example), **self._label(_label_of(example))}
 
     def copy(self, example: Example, said: Said | None) -> Row:
         """The row of a copy; without the teacher's word it has no label, for it may not mean the same any more."""
@@ -47,26 +48,31 @@ class Form:
         return {**self._texts(example), **self._label(said.label), **teacher, **origin}
 
     def _texts(self, example: Example) -> Row:
-        fields = _COLUMNS_OF[type(example)]
+        fields = ("premise", "hypothesis") if "hypothesis" in self.columns else ("text",)
         return {self.columns[field]: text for field, text in zip(fields, texts_of(example), strict=True)}
 
     def _label(self, label: Any) -> Row:
-        return {self.columns["label"]: list(label) if isinstance(label, tuple) else label}
-
-
-_FIELDS_OF: dict[type, tuple[str, ...]] = {TextExample: ("text",), PairExample: ("first", "second")}
-_COLUMNS_OF: dict[type, tuple[str, ...]] = {TextExample: ("text",), PairExample: ("premise", "hypothesis")}
+        column = self.columns["labels" if "labels" in self.columns else "label"]
+        return {column: list(label) if isinstance(label, tuple) else label}
 
 
 def texts_of(example: Example) -> list[str]:
     """Its one text, or its two."""
-    return [getattr(example, field) for field in _FIELDS_OF[type(example)]]
+    return [getattr(example, field) for field in _text_fields(example)]
 
 
 def with_text(example: Any, place: int, text: str) -> Example:
     """The example with another text in one of its places."""
-    changed: Example = replace(example, **{_FIELDS_OF[type(example)][place]: text})
+    changed: Example = replace(example, **{_text_fields(example)[place]: text})
     return changed
+
+
+def _text_fields(example: Example) -> list[str]:
+    return [field for field in ("text", "first", "second") if getattr(example, field, None) is not None]
+
+
+def _label_of(example: Example) -> Any:
+    return next(getattr(example, field) for field in ("label", "labels", "value") if hasattr(example, field))
 
 
 @dataclass(frozen=True)
@@ -125,17 +131,23 @@ class Blocks:
 
 def write_parts(folder: Path, data: TaskData, copies: Iterable[Row], form: Form, *, labelled: bool) -> None:
     """`train.jsonl` with the originals and, where they are `labelled`, the copies, which else are `unlabelled.jsonl`;
-    the valid and test parts as they were.
+    the valid and test parts, copied where each is a file.
     """
     originals = map(form.original, data.train)
     write_rows(folder / "train.jsonl", originals)
     write_rows(folder / _copies_file(labelled=labelled), copies)
     for part, examples in (("valid", data.valid), ("test", data.test)):
-        source = Path(data.sources.get(part, ""))
-        if source.is_file():
-            shutil.copyfile(source, folder / source.name)
-        elif examples:  # held out of the training rows, or of the hub
+        others = [*data.train, *(data.test if part == "valid" else data.valid)]
+        sources = {_source(example) for example in examples}
+        if len(sources) == 1 and (path := Path(min(sources))).is_file() and not sources & set(map(_source, others)):
+            shutil.copyfile(path, folder / f"{part}{path.name[path.name.index('.') :]}")
+        elif examples:  # a part of a part, or of the hub
             write_rows(folder / f"{part}.jsonl", map(form.original, examples))
+
+
+def _source(example: Example) -> str:
+    """The file or data set that it stands in."""
+    return re.sub("[:#][^:#]*$", "", example.where)
 
 
 def _copies_file(*, labelled: bool) -> str:

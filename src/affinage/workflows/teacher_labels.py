@@ -54,7 +54,8 @@ class TeacherLabels:
         config = model.config
         theirs = [name for _, name in sorted((config.id2label or {}).items())]
         spelt = {label.casefold(): label for label in labels}
-        if labels and sorted(name.casefold() for name in theirs) != sorted(spelt):
+        problem = getattr(config, "problem_type", None)
+        if problem != "regression" and sorted(name.casefold() for name in theirs) != sorted(spelt):
             raise InputError(
                 f"teacher '{teacher}' knows the labels {', '.join(theirs)}; those of the data are {', '.join(labels)}: "
                 "give a teacher that was fine-tuned on this data"
@@ -65,7 +66,7 @@ class TeacherLabels:
             tokenizer=tokenizer,
             length=min(max_length(config), tokenizer.model_max_length),
             names=tuple(spelt.get(name.casefold(), name) for name in theirs),
-            problem=getattr(config, "problem_type", None),
+            problem=problem,
         )
 
     def __call__(self, examples: Sequence[Example]) -> list[Said]:

@@ -36,7 +36,7 @@ class WordVectors:
         """Words and their (W, D) vectors; a vector of zeros points nowhere and is left out."""
         length = np.linalg.norm(vectors, axis=1)
         kept = np.flatnonzero(length > 0)
-        return cls(tuple(words[i] for i in kept), vectors[kept] / length[kept, None])
+        return cls(tuple(words[i] for i in kept.tolist()), vectors[kept] / length[kept, None])
 
     @cached_property
     def _numbers(self) -> dict[str, int]:
