@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
@@ -49,6 +50,8 @@ class TeacherLabels:
         Raises: InputError where the teacher cannot be read, is not fine-tuned, or knows other labels.
         """
         model = load_task_model(teacher, task.kind)
+        if torch.accelerator.is_available():
+            model.to(torch.accelerator.current_accelerator())  # type: ignore[arg-type]
         tokenizer = load_tokenizer(teacher)
         check_fit(tokenizer, model.config, where=teacher)
         config = model.config
