@@ -89,7 +89,7 @@ class PairRows(PackedRows):
         begin, end = int(self._pieces[row[0], 0]), int(self._pieces[row[-1], 1])
         ids = self.store.ids
         alone = len(row) == 1
-        middle = end if alone else int(self._pieces[row[random.integers(1, len(row))], 0])
+        middle = end if alone else int(self._pieces[row[int(random.integers(1, len(row)))], 0])
         if not alone and random.random() < 0.5:
             return ids[begin:middle], ids[middle:end], FOLLOWS
         own = int(self._document[row[0]])

@@ -27,4 +27,5 @@ def with_next_sentence_head(model: PreTrainedModel) -> PreTrainedModel:
     head, base = layout_of(model.config).next_sentence, layout_of(model.config).base
     assert not unexpected and all(name.startswith((f"{head}.", f"{base}.pooler.")) for name in missing)
     whole.tie_weights()
-    return whole.eval()
+    whole.train(False)
+    return whole

@@ -103,20 +103,20 @@ def _numbered(lines: Iterable[str], settings: VectorSettings) -> tuple[Ints, lis
         if total >= MAX_TRAINING_WORDS:
             log.info("word vectors are trained on the first %s words of the text", f"{total:,}")
             break
-    text = np.concatenate(found) if found else np.zeros(0, np.int32)
     counts = np.array([spelling.total() for spelling in spellings], np.int64)
     order = np.argsort(-counts, kind="stable")[: settings.words]
     order = order[counts[order] >= settings.least]
     renumbered = np.full(len(counts) + 1, _RARE, np.int64)
     renumbered[order] = np.arange(len(order))
     renumbered[-1] = -1
-    text = renumbered[text]
+    text: Ints = renumbered[np.concatenate(found)] if found else renumbered[:0]
     return text[text != _RARE], [spellings[i].most_common(1)[0][0] for i in order]
 
 
 def _counted(text: Ints, words: int, window: int) -> tuple[Ints, Ints, Floats]:
     """Word, context and count of every pair at most `window` words apart; a pair at distance d counts 1/d."""
-    keys, counts = np.zeros(0, np.int64), np.zeros(0)
+    keys: Ints = np.zeros(0, np.int64)
+    counts: Floats = np.zeros(0)
     line = np.cumsum(text < 0)
     for begin in range(0, len(text), _PART):
         pairs, weights = [keys], [counts]
@@ -127,5 +127,5 @@ def _counted(text: Ints, words: int, window: int) -> tuple[Ints, Ints, Floats]:
             pairs += [a * words + b, b * words + a]
             weights += [np.full(2 * len(a), 1 / distance)]
         keys, inverse = np.unique(np.concatenate(pairs), return_inverse=True)
-        counts = np.bincount(inverse, weights=np.concatenate(weights), minlength=len(keys))
+        counts = np.bincount(inverse, np.concatenate(weights), len(keys)).astype(np.float64)
     return keys // words, keys % words, counts
