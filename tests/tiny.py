@@ -22,6 +22,8 @@ from affinage.recipe import TokenizerSpec
 
 ARCHITECTURES = ("camembert", "roberta", "bert", "distilbert")
 
+FAMILIES = (*ARCHITECTURES, "xlm-roberta", "electra", "flaubert", "albert", "deberta-v2", "modernbert", "eurobert")
+
 # Written for these tests.
 SENTENCES = (
     "Le petit marché du village ouvre dès l'aube, bien avant l'école.",
@@ -46,9 +48,33 @@ _HEADS: dict[str, Any] = {
 }
 
 
+_OWN: dict[str, dict[str, Any]] = {
+    "electra": {"embedding_size": 8},
+    "albert": {"embedding_size": 8},
+    "deberta-v2": {
+        "relative_attention": True,
+        "position_buckets": 8,
+        "position_biased_input": False,
+        "pos_att_type": ["p2c", "c2p"],
+        "norm_rel_ebd": "layer_norm",
+        "share_att_key": True,
+    },
+    "modernbert": {
+        "local_attention": 6,
+        "layer_types": ["full_attention", "sliding_attention"] * 2,
+        "cls_token_id": 2,
+        "sep_token_id": 3,
+    },
+    "eurobert": {"num_key_value_heads": 1, "mask_token_id": 4},
+    "mobilebert": {"embedding_size": 8, "intra_bottleneck_size": 24, "num_feedforward_networks": 1},
+}
+
+
 def tiny_tokenizer(architecture: str = "camembert") -> PreTrainedTokenizerFast:
     """Unigram for CamemBERT, byte-level BPE for RoBERTa, WordPiece for BERT and DistilBERT; 150 to 320 pieces."""
-    return _tokenizer({"camembert": "unigram", "roberta": "byte-level"}.get(architecture, "wordpiece"))
+    return _tokenizer(
+        {"camembert": "unigram", "xlm-roberta": "unigram", "roberta": "byte-level"}.get(architecture, "wordpiece")
+    )
 
 
 @lru_cache
@@ -63,7 +89,7 @@ def _tokenizer(kind: str) -> PreTrainedTokenizerFast:
 def tiny_model(architecture: str = "camembert", head: str = "mlm", **config: Any) -> PreTrainedModel:
     """A random float32 model in eval mode: 4 layers, width 16, 2 heads, 64 tokens."""
     tokenizer = tiny_tokenizer(architecture)
-    offset = 2 if architecture in ("camembert", "roberta") else 0
+    offset = 2 if architecture in ("camembert", "roberta", "xlm-roberta") else 0
     values: dict[str, Any] = {
         "vocab_size": len(tokenizer),
         "max_position_embeddings": 64 + offset,
@@ -71,7 +97,9 @@ def tiny_model(architecture: str = "camembert", head: str = "mlm", **config: Any
         "bos_token_id": tokenizer.cls_token_id,
         "eos_token_id": tokenizer.sep_token_id,
     }
-    if architecture == "distilbert":
+    if architecture == "flaubert":
+        values |= {"n_layers": 4, "emb_dim": 16, "n_heads": 2}
+    elif architecture == "distilbert":
         values |= {"n_layers": 4, "dim": 16, "n_heads": 2, "hidden_dim": 32}
     else:
         values |= {
@@ -79,8 +107,7 @@ def tiny_model(architecture: str = "camembert", head: str = "mlm", **config: Any
             "hidden_size": 16,
             "num_attention_heads": 2,
             "intermediate_size": 32,
-            "type_vocab_size": 1 if offset else 2,
-        }
+        } | _OWN.get(architecture, {"type_vocab_size": 1 if offset else 2})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model: PreTrainedModel = _HEADS[head].from_config(AutoConfig.for_model(architecture, **values | config))

@@ -55,6 +55,10 @@ def _row(task: str, i: int) -> dict[str, Any]:
     words = text.split()
     if task == "sentiment":
         return {"text": text, "label": i % 2}
+    if task == "topics":
+        return {"text": text, "labels": [name for name, every in (("two", 2), ("three", 3)) if i % every == 0]}
+    if task == "rating":
+        return {"text": text, "label": i % 5}
     if task == "nli":
         return {"premise": text, "hypothesis": SENTENCES[(i + 3) % 10], "label": i % 3}
     if task == "ner":

@@ -17,6 +17,7 @@ _PUBLIC = {
     "pretrain": "affinage.workflows.pretrain",
     "distil": "affinage.workflows.distil",
     "augment": "affinage.workflows.augment",
+    "distil_task": "affinage.workflows.distil_task",
     "finetune": "affinage.workflows.finetune",
     "baseline": "affinage.workflows.baseline",
     "evaluate": "affinage.workflows.evaluate",

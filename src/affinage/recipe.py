@@ -9,7 +9,7 @@ from reprlib import Repr
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from affinage.errors import InputError, legible, unknown
 from affinage.strict_yaml import parse, put, scalar
@@ -47,8 +47,12 @@ class StudentSpec(_Part):
     architecture: Literal["camembert", "roberta", "bert", "distilbert"] | None = None
     num_hidden_layers: Count | None = None
     """None when distilling: half the teacher's, rounded up"""
-    layers: Literal["spread", "even", "odd"] | tuple[int, ...] = "spread"
+    layers: Literal["spread", "even", "odd", "first"] | tuple[int, ...] = "spread"
     """which teacher layers the student starts from: a named map, or their indices from 0"""
+    init: Literal["layers", "importance", "svd", "embeddings", "random"] = "layers"
+    """how a student starts: from whole layers of the teacher, of equal widths; from their most important units, or
+    along the singular directions of the embeddings, where it is narrower; or with random layers between the teacher's
+    embeddings and vocabulary head; or at random"""
     hidden_size: Count | None = None
     num_attention_heads: Count | None = None
     intermediate_size: Count | None = None
@@ -56,6 +60,8 @@ class StudentSpec(_Part):
     """tokens a row may have, special tokens included"""
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     """of hidden states and attention, while training"""
+    config: dict[str, JsonValue] = {}
+    """when distilling with random layers: more entries of the student's config, as its architecture calls them"""
     tokenizer: TokenizerSpec | None = None
 
 
@@ -68,8 +74,16 @@ class Masking(_Part):
     random: Fraction = 0.1
     """share replaced by a random token; the rest is left as it was"""
     whole_words: bool = False
+    smoothing: Annotated[float, Field(ge=0, le=10)] | None = None
+    """tokens are chosen in proportion to their count in the training text to the power -smoothing; None: all alike"""
     variants: Count | None = None
     """how many different masks a row gets, taken in turn, epoch by epoch; None: other ones in every epoch"""
+
+    @model_validator(mode="after")
+    def _tokens_or_words(self) -> Self:
+        if self.whole_words and self.smoothing is not None:
+            raise ValueError("smoothing weighs single tokens and whole_words hides words: leave one of them out")
+        return self
 
 
 class Training(_Part):
@@ -124,8 +138,21 @@ class Guards(_Part):
 class Stage(_Part):
     """One training run within a recipe."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _on_is_a_word(cls, given: Any) -> Any:
+        """YAML 1.1 reads the key `on` as a truth value."""
+        return {"on" if key is True else key: value for key, value in given.items()} if type(given) is dict else given
+
     name: str
+    on: Literal["text", "task"] = "text"
+    """what a stage of a distillation learns from: raw text, or the rows of a task, which may be without labels"""
+    assistant: StudentSpec | None = None
+    """on text: the stage trains a model of this shape, which is the teacher of the stages after it (Wang et al. 2020,
+    MiniLM, section 3.3)"""
     losses: tuple[Component, ...] = ()
+    freeze: Annotated[int, Field(ge=0)] | None = None
+    """on text: the embeddings and so many of the student's first layers are left as they are; None: all is trained"""
     masking: Masking = Masking()
     held_out: Annotated[float, Field(gt=0, lt=1)] = 0.002
     """share of the corpus lines kept for the held-out loss"""
@@ -168,6 +195,20 @@ class Recipe(_Part):
                 f"recipe '{self.name}' is for {self.kind} with {len(self.stages)} stages; {kind} takes one stage"
             )
         return self.stages[0]
+
+    def with_stages_on(self, what: Literal["text", "task"]) -> Self:
+        """The recipe with these stages alone. Raises: InputError where it distils nothing of the kind."""
+        if self.kind != "distil":
+            raise InputError(f"recipe '{self.name}' is for {self.kind}; distil takes one for distil")
+        stages = tuple(stage for stage in self.stages if stage.on == what)
+        if not stages:
+            need = {"text": "--corpus", "task": "--task and --data"}
+            other = need["task" if what == "text" else "text"]
+            raise InputError(
+                f"recipe '{self.name}' has no stage on {what}, which {need[what]} would feed; give {other}, or another "
+                "--recipe"
+            )
+        return self.model_copy(update={"stages": stages})
 
     @classmethod
     def load(cls, name_or_path: str | Path, overrides: Mapping[str, str] | None = None) -> Self:

@@ -4,13 +4,16 @@ Letters: B rows, T tokens a row, H width, L layers, A heads, D head size, V voca
 """
 
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 IGNORED = -100
 """Label of a position that no loss may count (transformers' convention)."""
+
+Head = Literal["classes", "multi_label", "regression", "token", "span"]
+"""What a task's head gives: one class, any number of labels, a value; a tag for each token; start and end of a span."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,10 @@ class Batch:
     token_type_ids: Tensor | None = None
     """(B, T) int64: sentence A or B, where the architecture knows them"""
     labels: Tensor | None = None
-    """(B, T) int64 with IGNORED, or (B,) for whole rows"""
+    """(B, T) int64 with IGNORED; for whole rows (B,) class, (B, 2) first and last token of a span, or float with NaN
+    for none: (B,) value, (B, C) 0 or 1"""
+    context: Tensor | None = None
+    """(B, T) bool: tokens of the text that an answer is looked for in. None: every real token"""
     follows: Tensor | None = None
     """(B,) int64 of rows of two texts: 0 where the second follows the first, 1 where it does not, or IGNORED"""
     selected: Tensor | None = None

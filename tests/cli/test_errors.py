@@ -138,6 +138,12 @@ def test_a_misspelt_name_brings_the_nearest_one(refused: Refused, line: tuple[st
         (("distil", "camembert-base", *DISTIL[2:]), "no masked language model head"),
         (("evaluate", "camembert-mlm", "--task", "sentiment", "--data", "rows.jsonl"), "not fine-tuned"),
         (("recipe", "copy", "finetune", "rows.jsonl"), "a recipe file ends in .yaml"),
+        ((*DISTIL[:2], "--task", "sentiment", "--out", "out"), "--task sentiment: name its rows with --data"),
+        ((*DISTIL[:2], "--data", "rows.jsonl", "--out", "out"), "--data rows.jsonl: say what it is with --task"),
+        ((*DISTIL, "--unlabelled", "corpus.txt"), "--unlabelled is for a task"),
+        ((*DISTIL[:2], *FINETUNE[2:], "--dry-run"), "--dry-run is for distillation on text"),
+        ((*DISTIL[:2], *FINETUNE[2:], "--recipe", "distilcamembert"), "has no stage on task"),
+        ((*DISTIL, "--recipe", "task"), "has no stage on text, which --corpus would feed; give --task and --data"),
     ],
 )
 def test_a_value_that_cannot_be_used(refused: Refused, line: tuple[str, ...], said: str) -> None:

@@ -27,6 +27,7 @@ VERBS = [
             "benchmark",
             "report",
             "inspect",
+            "unanswerable",
             "plan",
             "recipe",
             "list",

@@ -9,7 +9,7 @@ from torch import Tensor
 
 import affinage.losses  # noqa: F401  (registers every loss)
 from affinage.errors import InputError
-from affinage.losses.base import NEEDS, DistillationLoss, distillation_losses
+from affinage.losses.base import NEEDS, distillation_losses
 from affinage.signals import IGNORED, Batch, Signals
 
 NAMES = [entry.name for entry in distillation_losses.entries()]
@@ -20,34 +20,54 @@ ZERO_AT_AGREEMENT = {
     "cosine_distance",
     "hidden_mse",
     "attention_score_mse",
+    "attention_kl",
+    "query_relation_kl",
+    "key_relation_kl",
+    "value_relation_kl",
+    "patient_mse",
+    "feature_map_mse",
+    "class_soft_kl",
+    "multi_label_soft_kl",
+    "regression_mse",
+    "token_soft_kl",
+    "span_soft_kl",
+    "task_soft_kl",
 }
+LOGITS = {"token_soft_kl": "each token", "span_soft_kl": "start and end"}
+"""of what the logits are, where they are not of a row"""
 ROWS, TOKENS, WIDTH, VOCABULARY = 3, 7, 5, 11
 
 every_loss = pytest.mark.parametrize("name", NAMES)
 
 
-def a_batch() -> Batch:
-    """Rows of 7, 4 and 2 real tokens; a third of them are to be guessed."""
+def a_batch(name: str = "") -> Batch:
+    """Rows of 7, 4 and 2 real tokens; a third of them are to be guessed, or labels of rows, the second without one."""
     random = torch.Generator().manual_seed(1)
     ids = torch.randint(VOCABULARY, (ROWS, TOKENS), generator=random)
     mask = torch.arange(TOKENS) < torch.tensor([[7], [4], [2]])
     labels = torch.full_like(ids, IGNORED)
     guessed = mask & (torch.arange(TOKENS) % 3 == 1)
     labels[guessed] = ids[guessed]
+    if name == "task_labels":
+        labels = torch.tensor([2, IGNORED, 4])
+    if name == "regression_hard_labels":
+        labels = torch.tensor([0.5, torch.nan, -3.0])
     follows = torch.tensor([0, IGNORED, 1])
     return Batch(input_ids=ids, mask=mask, segments=mask.long(), labels=labels, follows=follows)
 
 
-def signals_of(hidden: Tensor, weight: Tensor, bias: Tensor, batch: Batch) -> Signals:
-    """Everything a loss may ask for of a model with one layer and one head, made of hidden states (2, B, T, H)."""
+def signals_of(hidden: Tensor, weight: Tensor, bias: Tensor, batch: Batch, name: str = "") -> Signals:
+    """Everything a loss may ask for of a model with two layers and one head, made of hidden states (3, B, T, H)."""
+    layers = hidden[1:, :, None]
+    logits = {"each token": hidden[-1] @ weight.t(), "start and end": hidden[-1] @ weight[:2].t()}
     return Signals(
-        logits=hidden[-1][:, 0] @ weight.t(),
+        logits=logits.get(LOGITS.get(name, ""), hidden[-1][:, 0] @ weight.t()),
         next_sentence=hidden[-1][:, 0] @ weight[:2].t(),
         hidden_states=tuple(hidden),
         last_hidden_state=hidden[-1],
-        queries=(hidden[-1][:, None],),
-        keys=(hidden[-1][:, None].flip(-1),),
-        values=(hidden[-1][:, None],),
+        queries=tuple(layers),
+        keys=tuple(layers.flip(-1)),
+        values=tuple(layers),
         head_input=hidden[-1][batch.head_positions],
         head_weight=weight,
         head_bias=bias,
@@ -56,18 +76,19 @@ def signals_of(hidden: Tensor, weight: Tensor, bias: Tensor, batch: Batch) -> Si
 
 def leaves(seed: int) -> list[Tensor]:
     random = torch.Generator().manual_seed(seed)
-    shapes = ((2, ROWS, TOKENS, WIDTH), (VOCABULARY, WIDTH), (VOCABULARY,))
+    shapes = ((3, ROWS, TOKENS, WIDTH), (VOCABULARY, WIDTH), (VOCABULARY,))
     return [torch.randn(shape, generator=random).requires_grad_() for shape in shapes]
 
 
-def value_of(loss: DistillationLoss, student: list[Tensor], teacher: list[Tensor], batch: Batch) -> Tensor:
-    return loss(signals_of(*student, batch), signals_of(*teacher, batch), batch).total
+def value_of(name: str, student: list[Tensor], teacher: list[Tensor], batch: Batch) -> Tensor:
+    loss = distillation_losses.build(name)
+    return loss(signals_of(*student, batch, name), signals_of(*teacher, batch, name), batch).total
 
 
 @every_loss
 def test_the_sum_is_a_finite_scalar_and_the_count_that_of_its_positions(name: str) -> None:
-    loss, batch = distillation_losses.build(name), a_batch()
-    found = loss(signals_of(*leaves(2), batch), signals_of(*leaves(3), batch), batch)
+    loss, batch = distillation_losses.build(name), a_batch(name)
+    found = loss(signals_of(*leaves(2), batch, name), signals_of(*leaves(3), batch, name), batch)
     total, count = found.total, found.count
     positions = loss.positions(batch)
     assert total.shape == () and total.isfinite() and total != 0
@@ -78,9 +99,9 @@ def test_the_sum_is_a_finite_scalar_and_the_count_that_of_its_positions(name: st
 
 @every_loss
 def test_zero_at_agreement_exactly_where_the_documentation_says_so(name: str) -> None:
-    loss, batch, student = distillation_losses.build(name), a_batch(), leaves(2)
-    at_agreement = value_of(loss, student, student, batch).item()
-    elsewhere = value_of(loss, student, leaves(3), batch).item()
+    batch, student = a_batch(name), leaves(2)
+    at_agreement = value_of(name, student, student, batch).item()
+    elsewhere = value_of(name, student, leaves(3), batch).item()
     is_divergence = name in ZERO_AT_AGREEMENT
     assert ("; 0 " in distillation_losses.entry(name).summary) == is_divergence
     assert (abs(at_agreement) < 1e-5) == is_divergence
@@ -91,59 +112,83 @@ def test_zero_at_agreement_exactly_where_the_documentation_says_so(name: str) ->
 
 @every_loss
 def test_the_gradient_reaches_the_student_and_only_the_student(name: str) -> None:
-    loss, batch, student, teacher = distillation_losses.build(name), a_batch(), leaves(2), leaves(3)
-    value_of(loss, student, teacher, batch).backward()  # type: ignore[no-untyped-call]
+    loss, batch, student, teacher = distillation_losses.build(name), a_batch(name), leaves(2), leaves(3)
+    value_of(name, student, teacher, batch).backward()  # type: ignore[no-untyped-call]
     assert all(leaf.grad is None for leaf in teacher)
     hidden, weight, _ = student
     assert hidden.grad is not None and hidden.grad.isfinite().all()
-    assert (hidden.grad[-1][loss.positions(batch)].abs().sum(-1) > 0).all()
+    assert (hidden.grad.abs().sum((0, -1))[loss.positions(batch)] > 0).all()
     if "head" in loss.needs:
         assert weight.grad is not None and weight.grad.abs().sum() > 0
 
 
 @every_loss
 def test_nothing_reaches_the_loss_from_padding(name: str) -> None:
-    loss, batch = distillation_losses.build(name), a_batch()
-    clean = value_of(loss, leaves(2), leaves(3), batch)
+    loss, batch = distillation_losses.build(name), a_batch(name)
+    clean = value_of(name, leaves(2), leaves(3), batch)
     student, teacher = leaves(2), leaves(3)
     with torch.no_grad():
         for hidden in (student[0], teacher[0]):
             hidden[:, ~batch.mask] = 9 * torch.randn(hidden[:, ~batch.mask].shape)
     ids = torch.where(batch.mask, batch.input_ids, torch.randint(VOCABULARY, batch.input_ids.shape))
-    noisy = loss(signals_of(*student, batch), signals_of(*teacher, batch), replace(batch, input_ids=ids))
+    noisy = loss(signals_of(*student, batch, name), signals_of(*teacher, batch, name), replace(batch, input_ids=ids))
     assert torch.equal(noisy.total, clean)
     assert noisy.count == loss.positions(batch).sum()
     noisy.total.backward()  # type: ignore[no-untyped-call]
     assert student[0].grad is not None and not student[0].grad[:, ~batch.mask].any()
 
 
+@pytest.mark.parametrize(
+    "name", [n for n in NAMES if not {"logits", "next_sentence"} & distillation_losses.entry(n).component.needs]
+)
+def test_texts_packed_into_one_row_count_as_in_rows_of_their_own(name: str) -> None:
+    """So noise in one of them leaves what the other counts as it was."""
+    lengths = [4, 3]
+    packed = replace(a_batch(name), mask=torch.ones(ROWS, TOKENS, dtype=torch.bool))
+    packed = replace(packed, segments=torch.tensor([[1] * lengths[0] + [2] * lengths[1]] * ROWS))
+    for noise in (0.0, 9.0):
+        student, teacher = leaves(2), leaves(3)
+        with torch.no_grad():
+            for hidden in (student[0], teacher[0]):
+                hidden[:, :, lengths[0] :] += noise * torch.randn(hidden[:, :, lengths[0] :].shape)
+        alone = []
+        for part in torch.arange(TOKENS).split(lengths):
+            text = Batch(**{key: getattr(packed, key)[:, part] for key in ("input_ids", "mask", "labels")})
+            ours, theirs = ([hidden[:, :, part], *head] for hidden, *head in (student, teacher))
+            alone.append(value_of(name, ours, theirs, text).item())
+        assert value_of(name, student, teacher, packed).item() == pytest.approx(sum(alone), rel=1e-5)
+
+
 @every_loss
 def test_the_order_of_the_rows_does_not_matter(name: str) -> None:
-    loss, batch, student, teacher = distillation_losses.build(name), a_batch(), leaves(2), leaves(3)
+    batch, student, teacher = a_batch(name), leaves(2), leaves(3)
     order = torch.tensor([2, 0, 1])
     tensors: dict[str, Any] = {
         field.name: None if (value := getattr(batch, field.name)) is None else value[order] for field in fields(batch)
     }
     shuffled = [[hidden[:, order], *head] for hidden, *head in (student, teacher)]
-    expected = value_of(loss, student, teacher, batch)
-    assert value_of(loss, *shuffled, Batch(**tensors)).item() == pytest.approx(expected.item(), rel=1e-5)
+    expected = value_of(name, student, teacher, batch)
+    assert value_of(name, *shuffled, Batch(**tensors)).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 @every_loss
 def test_head_rows_of_another_selection_give_the_same_sum(name: str) -> None:
     """The objective selects the union of all losses' positions: a loss must find its own rows among them."""
-    loss, batch = distillation_losses.build(name), a_batch()
+    loss, batch = distillation_losses.build(name), a_batch(name)
     wider = replace(batch, selected=loss.positions(batch) | (torch.arange(TOKENS) == 0))
-    expected = value_of(loss, leaves(2), leaves(3), replace(batch, selected=loss.positions(batch)))
-    assert value_of(loss, leaves(2), leaves(3), wider).item() == pytest.approx(expected.item(), rel=1e-5)
+    expected = value_of(name, leaves(2), leaves(3), replace(batch, selected=loss.positions(batch)))
+    assert value_of(name, leaves(2), leaves(3), wider).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 @every_loss
 def test_an_empty_batch_sums_to_zero(name: str) -> None:
-    batch = replace(
-        a_batch(), mask=torch.zeros(ROWS, TOKENS, dtype=torch.bool), labels=torch.full((ROWS, TOKENS), IGNORED)
+    batch = a_batch(name)
+    assert batch.labels is not None
+    none = torch.nan if batch.labels.is_floating_point() else IGNORED
+    batch = replace(batch, mask=torch.zeros_like(batch.mask), labels=torch.full_like(batch.labels, none))
+    result = distillation_losses.build(name)(
+        signals_of(*leaves(2), batch, name), signals_of(*leaves(3), batch, name), batch
     )
-    result = distillation_losses.build(name)(signals_of(*leaves(2), batch), signals_of(*leaves(3), batch), batch)
     assert (result.total.item(), result.count.item(), result.mean.item()) == (0, 0, 0)
 
 

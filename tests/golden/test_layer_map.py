@@ -19,6 +19,7 @@ from affinage.recipe import StudentSpec
         ("spread", 12, 4, (0, 4, 7, 11)),
         ("spread", 12, 1, (0,)),
         ("spread", 12, 12, tuple(range(12))),
+        ("first", 12, 6, (0, 1, 2, 3, 4, 5)),  # Patient KD's student
         ("spread", 24, 2, (0, 23)),
         ("spread", 3, 6, (0, 0, 1, 1, 2, 2)),  # layers repeated for a deeper model
         ("spread", 1, 3, (0, 0, 0)),

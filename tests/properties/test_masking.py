@@ -1,12 +1,15 @@
 """Masking hides the share it is asked to, nothing special, and remembers what it hid."""
 
+from itertools import permutations
+from math import ceil
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from affinage.data.masking import Masker
+from affinage.data.masking import Masker, rarity
 from affinage.data.pieces import starts_word
 from affinage.recipe import Masking
 from affinage.signals import IGNORED
@@ -18,6 +21,12 @@ SIZE, MASK, SPECIALS = 100, 4, 5  # ids 0 to 4 are special; among the others, ev
 def masker(**masking: float | bool) -> Masker:
     ids = np.arange(SIZE)
     return Masker(Masking.model_validate(masking), MASK, ids < SPECIALS, (ids % 2 == 0) | (ids < SPECIALS))
+
+
+def weighted(counts: NDArray[np.int64], **masking: float) -> Masker:
+    ids = np.arange(SIZE)
+    asked = Masking.model_validate({"smoothing": 0.7, **masking})
+    return Masker(asked, MASK, ids < SPECIALS, ids >= 0, rarity(counts, asked.smoothing or 0.0))
 
 
 IDS = st.lists(st.integers(0, SIZE - 1), min_size=1, max_size=80).map(lambda ids: np.asarray(ids, dtype=np.int64))
@@ -60,6 +69,46 @@ def test_whole_words_are_hidden_whole_or_not_at_all(ids: NDArray[np.int64], seed
     assert all(len({bool(hidden[place]) for place in word}) <= 1 for word in words)
     longest = max(map(len, words))
     assert hidden.sum() < max(1, round(probability * (ids >= SPECIALS).sum())) + max(longest, 1)
+
+
+@given(IDS, st.integers(0, 1000), st.floats(0.05, 1))
+def test_with_smoothing_the_share_is_that_of_all_tokens_rounded_up(
+    ids: NDArray[np.int64], seed: int, probability: float
+) -> None:
+    masked, labels = weighted(np.arange(SIZE) ** 2, probability=probability)(ids, np.random.default_rng(seed))
+    hidden = labels != IGNORED
+    assert hidden.sum() == min(ceil(probability * len(ids)), (ids >= SPECIALS).sum())
+    assert not (hidden & (ids < SPECIALS)).any()
+    assert np.array_equal(labels[hidden], ids[hidden]) and np.array_equal(masked[~hidden], ids[~hidden])
+
+
+def test_with_smoothing_tokens_are_drawn_one_by_one_in_proportion_to_their_rarity() -> None:
+    """Against the sum over all orders in which three of five tokens can be drawn without replacement."""
+    ids = np.array([0, 10, 11, 12, 13, 14, 1])
+    counts = np.zeros(SIZE, np.int64)
+    counts[10:15] = 0, 1, 20, 300, 4000  # never seen counts as once
+    rate = np.array([1.0, 1.0, 20**-0.7, 300**-0.7, 4000**-0.7])
+    expected = np.zeros(5)
+    for order in permutations(range(5), 3):
+        probability, left = 1.0, rate.sum()
+        for token in order:
+            probability *= rate[token] / left
+            left -= rate[token]
+        expected[list(order)] += probability
+    times = 4000
+    masks = weighted(counts, probability=0.4)  # 0.4 * 7 tokens, rounded up: 3
+    seen = sum((masks(ids, np.random.default_rng(seed))[1] != IGNORED).astype(int) for seed in range(times))
+    assert seen[0] == seen[-1] == 0
+    assert (np.abs(seen[1:-1] / times - expected) < 4 * np.sqrt(expected * (1 - expected) / times)).all()
+
+
+def test_a_smoothing_of_zero_makes_all_tokens_alike() -> None:
+    assert np.array_equal(rarity(np.array([0, 1, 9]), 0.0), np.ones(3))
+
+
+def test_smoothing_and_weights_go_together() -> None:
+    with pytest.raises(ValueError, match="needs weights"):
+        masker(smoothing=0.7)
 
 
 @pytest.mark.parametrize("whole", [False, True])

@@ -7,7 +7,14 @@ import torch
 from affinage.data.batches import LabelledRows, LengthGroups
 from affinage.data.collate import pad_rows
 from affinage.data.encoding import Row
-from affinage.data.examples import PairExample, SpanExample, TextExample, TokenExample
+from affinage.data.examples import (
+    MultiLabelExample,
+    PairExample,
+    RegressionExample,
+    SpanExample,
+    TextExample,
+    TokenExample,
+)
 from affinage.data.features import IGNORED, encode, fitted, targets
 from affinage.errors import InputError
 from tiny import ARCHITECTURES, tiny_tokenizer
@@ -73,6 +80,18 @@ def test_texts_and_pairs() -> None:
     pairs = [PairExample("Le train.", "La pluie.", "b", "f:1")]
     (both,) = encode(tiny_tokenizer("bert").backend_tokenizer, pairs, max_length=32, stride=4)
     assert set(both.type_ids) == {0, 1}
+    several = [MultiLabelExample("Le train.", ("c", "a"), "f:1"), MultiLabelExample("Le train.", (), "f:2")]
+    rows = encode(tiny_tokenizer().backend_tokenizer, several, max_length=16, stride=4)
+    assert [t.tolist() for t in targets(several, rows, ("a", "b", "c"))] == [[1, 0, 1], [0, 0, 0]]
+    one, two = (
+        RegressionExample("Le train.", None, 2.5, "f:1"),
+        RegressionExample("Le train.", "La pluie.", -1.0, "f:1"),
+    )
+    (alone,) = encode(tiny_tokenizer("bert").backend_tokenizer, [one], max_length=32, stride=4)
+    (paired,) = encode(tiny_tokenizer("bert").backend_tokenizer, [two], max_length=32, stride=4)
+    assert set(alone.type_ids) == {0}
+    assert paired.input_ids.tolist() == both.input_ids.tolist()
+    assert targets([one], [alone], ("value",)) == [2.5]
     assert encode(tiny_tokenizer().backend_tokenizer, [], max_length=16, stride=4) == []
 
 
@@ -90,6 +109,10 @@ def test_padding() -> None:
     spans = pad_rows(rows, pad_id=1, labels=[(0, 0), (1, 3)])
     assert (spans["start_positions"].tolist(), spans["end_positions"].tolist()) == ([0, 1], [0, 3])
     assert all(t.dtype == torch.int64 for t in [*batch.values(), *spans.values()])
+    several = pad_rows(rows, pad_id=1, labels=[np.array([1, 0, 1], np.float32), np.zeros(3, np.float32)])["labels"]
+    assert (several.dtype, several.tolist()) == (torch.float32, [[1, 0, 1], [0, 0, 0]])
+    numbers = pad_rows(rows, pad_id=1, labels=[2.5, -1.0])["labels"]
+    assert (numbers.dtype, numbers.tolist()) == (torch.float32, [2.5, -1.0])
 
 
 @pytest.mark.parametrize(("count", "size"), [(1, 4), (4, 4), (403, 4), (1000, 16), (3, 1)])

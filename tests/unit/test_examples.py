@@ -6,7 +6,14 @@ from typing import Any
 
 import pytest
 
-from affinage.data.examples import SpanExample, TextExample, labels_of, read_examples
+from affinage.data.examples import (
+    MultiLabelExample,
+    RegressionExample,
+    SpanExample,
+    TextExample,
+    labels_of,
+    read_examples,
+)
 from affinage.data.task import load_task
 from affinage.errors import DataError, InputError
 
@@ -39,6 +46,15 @@ QUESTION = {"question": "Où ?", "context": "À Évian, en Savoie.", "answers": 
         ("sentiment", {"text": "a", "label": 2}, "label 2 is unknown to task 'sentiment' (0 = negative, 1 = positive)"),
         ("sentiment", {"text": "a", "label": "-1"}, "label -1 is unknown"),
         ("nli", {"premise": "a", "hypothesis": "", "label": 0}, "'hypothesis' is blank"),
+        ("topics", {"text": "a", "labels": 3}, "'labels' must be a list of labels (in a table: one cell"),
+        ("topics", {"text": "a", "labels": ["b", None]}, "'label' must be a word or a number, got nothing"),
+        ("topics", {"text": "a", "labels": ["b"] * 1001}, "'labels' has 1,001 entries, more than 1000"),
+        ("topics", {"text": " ", "labels": []}, "'text' is blank"),
+        ("rating", {"text": "a", "label": "four"}, "'label' must be a number, got str 'four'"),
+        ("rating", {"text": "a", "label": True}, "'label' must be a number, got bool True"),
+        ("rating", {"text": "a", "label": float("nan")}, "'label' must be a number between -1e+09 and 1e+09"),
+        ("rating", {"text": "a", "label": 10**400}, "'label' must be a number, got int"),
+        ("rating", {"text": "a", "label": None}, "'label' must be a number, got nothing"),
         ("ner", {"tokens": ["a", "b"], "tags": ["O"]}, "2 tokens but 1 tags"),
         ("ner", {"tokens": [], "tags": []}, "'tokens' is empty"),
         ("ner", {"tokens": "a b", "tags": ["O", "O"]}, "'tokens' must be a list of strings, got str 'a b'"),
@@ -85,6 +101,19 @@ def test_labels_of_the_data_are_sorted(tmp_path: Path) -> None:
     examples = read(tmp_path, "ner", {"tokens": list("abcd"), "tags": tags})
     assert labels_of(load_task("ner"), examples) == ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")
     assert labels_of(load_task("qa"), read(tmp_path, "qa", QUESTION)) == ()
+
+
+def test_several_labels_and_numbers(tmp_path: Path) -> None:
+    place = f"{tmp_path / 'a.jsonl'}:1"
+    given = ["refund", "angry", "refund"], "refund| angry ", [], "", [2, "x"]
+    examples = read(tmp_path, "topics", *({"text": "a", "labels": labels} for labels in given))
+    assert examples[0] == MultiLabelExample("a", ("angry", "refund"), place)
+    assert [e.labels for e in examples[1:]] == [("angry", "refund"), (), (), ("2", "x")]
+    assert labels_of(load_task("topics"), examples) == ("2", "angry", "refund", "x")
+    numbers = read(tmp_path, "rating", *({"text": "a", "label": label} for label in (4, "3.5", 1e-3)))
+    assert numbers[0] == RegressionExample("a", None, 4.0, place)
+    assert [e.value for e in numbers] == [4.0, 3.5, 0.001]
+    assert labels_of(load_task("rating"), numbers) == ("value",)
 
 
 def test_questions_without_id_or_answer(tmp_path: Path) -> None:

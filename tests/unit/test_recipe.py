@@ -44,7 +44,7 @@ def test_a_packaged_recipe_loads_and_its_losses_exist(name: str) -> None:
     assert recipe.name == name and recipe.source and recipe.description
     for stage in recipe.stages:
         if recipe.kind != "finetune":
-            build_losses(stage.losses, teacher=recipe.kind == "distil")
+            build_losses(stage.losses, teacher=recipe.kind == "distil", on=stage.on)
 
 
 @every_recipe
@@ -64,6 +64,9 @@ def test_the_objective_is_the_papers() -> None:
         ("cosine_distance", 0.3, {}),
         ("mlm", 0.2, {}),
     ]
+    for name in ("distilbert", "distilroberta"):
+        assert losses(name) == [("soft_kl", 5.0, {"temperature": 2.0}), ("mlm", 2.0, {}), ("cosine_distance", 1.0, {})]
+        assert Recipe.load(name).stages[0].masking.smoothing == 0.7
     assert losses("distilcamembert-as-printed") == [
         ("reverse_soft_kl", 0.5, {"temperature": 1.0}),
         ("cosine_similarity", 0.3, {}),
@@ -74,7 +77,7 @@ def test_the_objective_is_the_papers() -> None:
 def test_the_hash_is_that_of_the_content(tmp_path: Path) -> None:
     recipe = Recipe.model_validate(GOOD)
     # Written down: an interrupted run is found again by it, also by the next version of affinage.
-    assert recipe.sha256 == "a1b4b1bd6ca6bc4c8f6e3fd7866ae652d4ded1a2a448d8a3debd60ba80c50daf"
+    assert recipe.sha256 == "4915b9b20e886375d7aeeaee863635b1a02319ac0356501508676799e3272bb4"
     reordered = Recipe.load(written(tmp_path, {key: GOOD[key] for key in reversed(GOOD)}))
     explicit = Recipe.load(written(tmp_path, {**GOOD, "teachers": [], "task": None}))
     assert recipe.sha256 == reordered.sha256 == explicit.sha256

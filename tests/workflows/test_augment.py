@@ -130,6 +130,45 @@ def test_pairs_change_one_side_at_a_time_and_the_teacher_labels_them(
         assert row["teacher"] == pytest.approx(expected, abs=1e-5)
 
 
+def test_a_teacher_gives_copies_any_number_of_labels_or_a_value(model: Path, vec: Path, tmp_path: Path) -> None:
+    names = {0: "two", 1: "three"}
+    several = save_tiny(
+        tmp_path / "several", "bert", "sequence", id2label=names, problem_type="multi_label_classification"
+    )
+    value = save_tiny(tmp_path / "value", "bert", "sequence", num_labels=1, problem_type="regression")
+    for task, teacher in (("topics", several), ("rating", value)):
+        data, out = write_task(tmp_path / task, task), tmp_path / f"{task}-more"
+        made = augment(model, task=task, data=data, out=out, copies=1, vectors=vec, teacher=teacher, quiet=True)
+        rows = lines(out / "train.jsonl")
+        assert [row for row in rows if "copy_of" not in row] == [
+            {**row, **({"labels": sorted(row["labels"])} if task == "topics" else {})}
+            for row in lines(data / "train.jsonl")
+        ]
+        assert made.copies == len(rows) - 8 > 3
+        for row in rows[8:]:
+            if task == "topics":
+                assert set(row["teacher"]) == {"two", "three"}
+                assert row["labels"] == [name for name in names.values() if row["teacher"][name] > 0.5]
+            else:
+                assert isinstance(row["label"], float) and "teacher" not in row
+        assert len(training_data(load_task(task), out).train) == len(rows)
+
+
+def test_a_dev_part_that_is_tested_on_stays_one(model: Path, vec: Path, tmp_path: Path) -> None:
+    rows = [{"sentence1": s, "sentence2": s, "label": i / 2} for i, s in enumerate(SENTENCES)]
+    data = write_rows(tmp_path / "stsb" / "train.jsonl", rows * 3).parent
+    write_rows(data / "dev.jsonl", rows)
+    augment(model, task="stsb", data=data, out=tmp_path / "out", copies=1, vectors=vec, quiet=True)
+    before, after = (training_data(load_task("stsb"), folder) for folder in (data, tmp_path / "out"))
+    assert (tmp_path / "out" / "test.jsonl").read_bytes() == (data / "dev.jsonl").read_bytes()
+
+    def said(examples: Any) -> list[Any]:
+        return [(e.first, e.second, e.value) for e in examples]
+
+    for part in ("train", "valid", "test"):
+        assert said(getattr(before, part)) == said(getattr(after, part))
+
+
 def test_no_copy_of_a_held_out_row_is_trained_on(model: Path, vec: Path, tmp_path: Path) -> None:
     data = write_rows(tmp_path / "rows.jsonl", rows_of("sentiment"))
     augment(model, task="sentiment", data=data, out=tmp_path / "out", copies=1, vectors=vec, quiet=True)

@@ -30,7 +30,7 @@ def _lines(result: Mapping[str, Any]) -> list[str]:
 
 def _answers(result: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     """The answers within one result, best first."""
-    if "labels" in result:
+    if "labels" in result and "top" not in result:
         pairs = zip(result["labels"], result["scores"], strict=True)
         return [{"label": label, "score": score} for label, score in pairs]
     answers: Sequence[Mapping[str, Any]] = result.get("entities", result.get("top", [result]))
@@ -38,6 +38,8 @@ def _answers(result: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
 
 
 def _line(answer: Mapping[str, Any]) -> str:
+    if "value" in answer:
+        return f"{answer['value']:.3f}"
     span = f"  {answer['start']}-{answer['end']}" if "start" in answer else ""
     if "entity_group" in answer:
         said = f"{answer['entity_group']:<6} {answer['word']}"

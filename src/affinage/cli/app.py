@@ -31,6 +31,7 @@ from affinage.cli import (
     pretrain,
     recipe,
     report,
+    unanswerable,
 )
 from affinage.cli.console import say, set_up
 from affinage.cli.faults import explain, foreseen
@@ -95,6 +96,7 @@ app.command()(predict.predict)
 app.command()(benchmark.benchmark)
 app.command()(report.report)
 app.command()(inspect.inspect)
+app.command()(unanswerable.unanswerable)
 app.command()(plan.plan)
 app.add_typer(recipe.app, name="recipe")
 app.add_typer(listing.app, name="list")

@@ -97,7 +97,7 @@ def check(
         problems = []
         for stage in plan.stages:
             try:
-                build_losses(stage.losses, teacher=plan.kind == "distil")
+                build_losses(stage.losses, teacher=plan.kind == "distil", on=stage.on)
             except InputError as error:
                 problems.append(f"stage '{stage.name}': {error}")
         if problems:

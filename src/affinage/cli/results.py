@@ -15,6 +15,7 @@ def show_report(report: "Report", *, as_json: bool, out: object = None, quiet: b
     else:
         _models(report)
         _scores(report)
+        _kept(report)
         _training(report)
     if out is not None and not quiet:
         say(f"saved in {out}")
@@ -48,6 +49,17 @@ def _scores(report: "Report") -> None:
         model, baseline = ["model"] if several else [], [">baseline %"] if floor else []
         write("")
         write_table(("task", "part", "metric", *model, ">score %", ">95 % interval", *baseline, ">n"), rows)
+    for note in report.notes:
+        write(f"{note}.")
+
+
+def _kept(report: "Report") -> None:
+    if report.comparisons:
+        from affinage.report.tables import kept_table
+
+        table = kept_table(report)
+        write("")
+        write_table(table.columns, list(table.rows))
 
 
 def _training(report: "Report") -> None:

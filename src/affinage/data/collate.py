@@ -17,7 +17,8 @@ def pad_rows(
     """One batch, padded on the right to its longest row: the keyword arguments of a transformers model.
 
     Gives `input_ids`, `attention_mask` (B, T), `token_type_ids` (B, T) if `with_types` (only for models that have
-    them), and of `labels`: `labels` (B,) or (B, T), or `start_positions` and `end_positions` (B,).
+    them), and of `labels`: `labels` (B,), (B, T) or, where several classes may hold, (B, C), float32 where the targets
+    are no whole numbers; or `start_positions` and `end_positions` (B,).
     """
     length = max(len(row.input_ids) for row in rows)
     batch = {
@@ -28,6 +29,8 @@ def pad_rows(
         batch["token_type_ids"] = _padded([row.type_ids for row in rows], length, 0)
     if labels is None:
         return batch
+    if isinstance(labels[0], float) or getattr(labels[0], "dtype", None) == np.float32:
+        return {**batch, "labels": torch.from_numpy(np.stack([np.asarray(label, np.float32) for label in labels]))}
     arrays = [np.asarray(label, dtype=np.int64) for label in labels]
     if isinstance(labels[0], tuple):
         starts_ends = torch.from_numpy(np.stack(arrays))

@@ -15,15 +15,24 @@ from affinage.data.encoding import (
     first_token_of_words,
     span_target,
 )
-from affinage.data.examples import Example, PairExample, SpanExample, TextExample, TokenExample
+from affinage.data.examples import (
+    Example,
+    MultiLabelExample,
+    PairExample,
+    RegressionExample,
+    SpanExample,
+    TextExample,
+    TokenExample,
+)
 from affinage.data.words import join_words
 from affinage.errors import InputError
 
 IGNORED = -100
 """Target of a token that no loss may count; the value of `affinage.signals.IGNORED`, which would import torch."""
 
-Target = int | tuple[int, int] | np.ndarray
-"""What a row should give: a class; first and last token of a span; or (T,) a class for each token, or IGNORED."""
+Target = int | float | tuple[int, int] | np.ndarray
+"""What a row should give: a class; a number; first and last token of a span; (T,) int64, a class for each token or
+IGNORED; or (C,) float32, 1 for each class that holds."""
 
 
 @dataclass(frozen=True)
@@ -51,21 +60,34 @@ def encode(tokenizer: Tokenizer, examples: Sequence[Example], *, max_length: int
         match examples[0] if examples else None:
             case None:
                 return []
-            case TextExample():
-                texts = [e.text for e in examples if isinstance(e, TextExample)]
-                return encode_texts(tokenizer, texts, max_length=max_length)
-            case PairExample():
-                pairs = [(e.first, e.second) for e in examples if isinstance(e, PairExample)]
+            case TextExample() | MultiLabelExample() | RegressionExample(second=None):
+                return encode_texts(tokenizer, [texts_of(e)[0] for e in examples], max_length=max_length)
+            case PairExample() | RegressionExample():
+                pairs = [(first, second) for first, second in map(texts_of, examples)]
                 return encode_pairs(tokenizer, pairs, max_length=max_length)
             case TokenExample():
-                sentences = [join_words(e.words)[0] for e in examples if isinstance(e, TokenExample)]
+                sentences = [texts_of(e)[0] for e in examples]
                 return encode_windows(tokenizer, sentences, max_length=max_length, stride=stride)
             case SpanExample():
-                asked = [e for e in examples if isinstance(e, SpanExample)]
-                questions, contexts = [e.question for e in asked], [e.context for e in asked]
+                questions, contexts = zip(*map(texts_of, examples), strict=True)
                 return encode_questions(tokenizer, questions, contexts, max_length=max_length, stride=stride)
     except InputError as error:
         raise InputError(f"{_source(examples)}: {error}") from None
+
+
+def texts_of(example: Example) -> tuple[str, ...]:
+    """What the model reads of an example: one text or two; the words of a sentence as they are written."""
+    match example:
+        case TextExample() | MultiLabelExample():
+            return (example.text,)
+        case RegressionExample(second=None):
+            return (example.first,)
+        case PairExample() | RegressionExample():
+            return (example.first, str(example.second))
+        case TokenExample():
+            return (join_words(example.words)[0],)
+        case SpanExample():
+            return (example.question, example.context)
 
 
 def fitted(rows: Sequence[Row]) -> Fitted:
@@ -88,6 +110,10 @@ def targets(examples: Sequence[Example], rows: Sequence[Row], labels: Sequence[s
         match example:
             case TextExample() | PairExample():
                 found.append(number[example.label])
+            case MultiLabelExample():
+                found.append(np.array([label in example.labels for label in labels], np.float32))
+            case RegressionExample():
+                found.append(example.value)
             case TokenExample():
                 found.append(_token_target(row, spans[row.example], [number[tag] for tag in example.tags]))
             case SpanExample():

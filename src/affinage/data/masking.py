@@ -1,6 +1,7 @@
 """Dynamic masking for masked language models: which tokens are hidden, and by what."""
 
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,15 +22,20 @@ class Masker:
     """(V,) ids that are never masked and never drawn as a random replacement"""
     starts_word: NDArray[np.bool_]
     """(V,) ids that start a word"""
+    weights: NDArray[np.float64] | None = None
+    """(V,) above 0, how likely an id is to be chosen beside the others; None: all alike"""
+
+    def __post_init__(self) -> None:
+        if (self.weights is None) != (self.masking.smoothing is None):
+            raise ValueError("masking.smoothing needs weights, and weights need masking.smoothing")
 
     def __call__(self, ids: Ids, rng: np.random.Generator) -> tuple[Ids, Ids]:
         """(T,) ids -> (T,) masked ids and (T,) labels, IGNORED where nothing is to be guessed."""
         candidates = np.flatnonzero(~self.special[ids])
-        wanted = max(1, round(self.masking.probability * len(candidates))) if len(candidates) else 0
-        if self.masking.whole_words:
-            chosen = self._whole_words(ids, candidates, wanted, rng)
+        if self.weights is not None:
+            chosen = self._weighted(ids, candidates, self.weights, rng)
         else:
-            chosen = rng.permutation(candidates)[:wanted]
+            chosen = self._evenly(ids, candidates, rng)
         labels = np.full_like(ids, IGNORED)
         labels[chosen] = ids[chosen]
         masked = ids.copy()
@@ -38,6 +44,24 @@ class Masker:
         replaced = chosen[(draw >= self.masking.mask) & (draw < self.masking.mask + self.masking.random)]
         masked[replaced] = rng.choice(np.flatnonzero(~self.special), size=len(replaced))
         return masked, labels
+
+    def _evenly(self, ids: Ids, candidates: Ids, rng: np.random.Generator) -> Ids:
+        """Positions of the share asked for, of tokens or whole words that are all equally likely."""
+        wanted = max(1, round(self.masking.probability * len(candidates))) if len(candidates) else 0
+        if self.masking.whole_words:
+            return self._whole_words(ids, candidates, wanted, rng)
+        return rng.permutation(candidates)[:wanted]
+
+    def _weighted(self, ids: Ids, candidates: Ids, weights: NDArray[np.float64], rng: np.random.Generator) -> Ids:
+        """Positions drawn one after another without replacement, each in proportion to its weight among those left.
+
+        As many as in DistilBERT's code, which takes its share of all real tokens, special ones counted, rounded up;
+        but of each row, where that code draws over a batch: masks would then depend on what else is in the batch.
+        """
+        wanted = ceil(self.masking.probability * len(ids))
+        # The order in which clocks of these rates ring first is the order of such draws.
+        rings = rng.exponential(size=len(candidates)) / weights[ids[candidates]]
+        return candidates[np.argsort(rings, kind="stable")[:wanted]]
 
     def _whole_words(self, ids: Ids, candidates: Ids, wanted: int, rng: np.random.Generator) -> Ids:
         """Positions of random whole words until `wanted` tokens are reached; the last word may exceed it."""
@@ -50,3 +74,12 @@ class Masker:
             chosen.append(candidates[word == number])
             count += len(chosen[-1])
         return np.concatenate(chosen) if chosen else candidates[:0]
+
+
+def rarity(counts: NDArray[np.int64], smoothing: float) -> NDArray[np.float64]:
+    """(V,) weights of ids that were counted so often: max(count, 1) ** -smoothing, in (0, 1].
+
+    Lample & Conneau 2019 (XLM), arXiv:1901.07291, section 3.3, as in DistilBERT's code, where smoothing is 0.7.
+    """
+    weights: NDArray[np.float64] = np.maximum(counts, 1.0) ** -smoothing
+    return weights

@@ -50,6 +50,11 @@ def read_rows(
         raise DataError(f"{source}:1: is empty: no row in it")
 
 
+def part_named(name: str | None) -> str:
+    """dev, validation -> valid; a name that is none of these is returned as it is, None as nothing."""
+    return next((part for part, names in PARTS.items() if name in names), name or "")
+
+
 def find_parts(path: str | Path) -> dict[str, str]:
     """The parts of a dataset, of train, valid and test those that are there: part -> source for `read_rows`.
 

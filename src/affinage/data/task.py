@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict
 
 from affinage.errors import InputError, unknown
 
-Kind = Literal["sequence", "pair", "token", "span"]
+Kind = Literal["sequence", "pair", "multi_label", "regression", "token", "span"]
+"""What an example asks for: one class of a text or of two, any number of classes, a number, tags, a span."""
 
 
 class Task(BaseModel):
@@ -24,7 +25,16 @@ class Task(BaseModel):
     label_names: tuple[str, ...] | None = None
     """names of the labels where the data numbers them 0, 1, …; None: labels are what the training part holds"""
     metrics: tuple[str, ...]
-    """names in `evaluation.metrics`; the first one selects checkpoints"""
+    """names in `evaluation.metrics`; the first selects checkpoints and stands for the task in its suite's average"""
+    dev: Literal["valid", "test", "both"] = "valid"
+    """what a valid part is for where there is no test part: to choose checkpoints; to be reported on, checkpoints being
+    chosen on held-out training rows; or both, a fifth of its texts to choose and the rest to report on"""
+    no_answer: bool = False
+    """of spans: whether a context may hold no answer, so that a threshold is tuned and kept in the model's config"""
+    suite: str | None = None
+    """the suite whose macro average the task's first metric goes into"""
+    official_rows: dict[str, int] = {}
+    """part -> its rows as published: fewer are a slice, and reports say so"""
 
 
 def task_names() -> list[str]:

@@ -20,6 +20,8 @@ _BATCH = 2_000
 """Lines tokenised at a time."""
 _CHARACTERS = 2**20
 """Characters tokenised at a time: after a longer line nothing more is added to the batch."""
+_COUNTED = 2**22
+"""Tokens counted at a time."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,13 @@ class TokenStore:
     def tokens(self) -> int:
         """Number of tokens, special tokens not counted."""
         return int(self.starts[-1])
+
+    def counts(self, size: int) -> NDArray[np.int64]:
+        """(size,) how often each id below `size` is there."""
+        found = np.zeros(size, np.int64)
+        for start in range(0, self.tokens, _COUNTED):
+            found += np.bincount(self.ids[start : start + _COUNTED], minlength=size)
+        return found
 
     @classmethod
     def build(

@@ -45,21 +45,20 @@ def best_answers(
     n_best: int = 20,
     max_answer_length: int = 50,
     allow_no_answer: bool = False,
+    no_answer_threshold: float = 0.0,
 ) -> list[Answer]:
     """The `n_best` answers, best first; every span of up to `max_answer_length` context tokens is a candidate.
 
     A span scores start logit + end logit; the same characters found in several windows count once, with their best
     score. "No answer", if allowed, scores start + end logit of <cls>, the lowest over the windows (each of them must
-    say so). Probabilities are the softmax of the scores over the answers returned.
+    say so), less `no_answer_threshold`: the higher that is, the fewer questions go without. Probabilities are the
+    softmax of the scores over the answers returned.
 
     Devlin et al. 2019 (BERT), section 4.2 and 4.3.
     """
-    scores: dict[tuple[int, int], float] = {}
-    for window in windows:
-        for span, score in _candidates(window, n_best, max_answer_length):
-            scores[span] = max(score, scores.get(span, -np.inf))
+    scores = _span_scores(windows, n_best, max_answer_length)
     if windows and (allow_no_answer or not scores):
-        scores[0, 0] = min(float(w.start_logits[0]) + float(w.end_logits[0]) for w in windows)
+        scores[0, 0] = _no_answer_score(windows) - no_answer_threshold
     best = sorted(scores.items(), key=lambda item: (-item[1], item[0]))[:n_best]
     if not best:
         return []
@@ -68,6 +67,28 @@ def best_answers(
         {"answer": context[start:end], "score": float(p), "start": start, "end": end}
         for ((start, end), _), p in zip(best, probabilities, strict=True)
     ]
+
+
+def no_answer_margin(windows: Sequence[SpanWindow], *, max_answer_length: int = 50) -> float:
+    """Score of "no answer" - score of the best span, as `best_answers` counts them: above the threshold there is none.
+
+    Infinite where no span can be an answer.
+    """
+    spans = _span_scores(windows, 1, max_answer_length)
+    return _no_answer_score(windows) - max(spans.values()) if spans else np.inf
+
+
+def _span_scores(windows: Sequence[SpanWindow], n_best: int, max_answer_length: int) -> dict[tuple[int, int], float]:
+    """(start, end) characters -> best score over the windows."""
+    scores: dict[tuple[int, int], float] = {}
+    for window in windows:
+        for span, score in _candidates(window, n_best, max_answer_length):
+            scores[span] = max(score, scores.get(span, -np.inf))
+    return scores
+
+
+def _no_answer_score(windows: Sequence[SpanWindow]) -> float:
+    return min(float(w.start_logits[0]) + float(w.end_logits[0]) for w in windows)
 
 
 def _candidates(window: SpanWindow, n_best: int, max_answer_length: int) -> list[tuple[tuple[int, int], float]]:

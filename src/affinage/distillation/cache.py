@@ -4,7 +4,7 @@ import json
 import math
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,16 +26,25 @@ class TeacherCache:
     """
 
     def __init__(
-        self, folder: Path, *, variants: int, rows: int, tokens: int, width: int, dtype: Dtype, made_of: str
+        self,
+        folder: Path,
+        *,
+        variants: int,
+        rows: int,
+        tokens: int,
+        width: int,
+        dtype: Dtype,
+        made_of: str | Mapping[str, Any],
     ) -> None:
-        """`variants` maskings of `rows` rows of `tokens` tokens; `made_of`: fingerprint of all they depend on.
+        """`variants` maskings of `rows` rows of `tokens` tokens; `made_of`: fingerprints of all they depend on.
 
         Raises: InputError where the folder holds the cache of something else, or the disk has no room for it.
         """
         self._shape = (variants * rows, tokens, width)
         self._rows, self._dtype = rows, np.dtype(dtype)
         noted = folder / "cache.json"
-        said = {"shape": list(self._shape), "dtype": dtype, "made_of": made_of}
+        refuse_other_cache(folder, made_of)
+        said = {"shape": list(self._shape), "dtype": dtype, "made_of": _as_noted(made_of)}
         before = read_note(noted) if noted.is_file() else None
         if before is not None and before != said:
             raise InputError(
@@ -51,6 +60,11 @@ class TeacherCache:
             self._sums = np.memmap(folder / "checksums.bin", np.uint32, "r+", shape=(self._shape[0], 2))
         except OSError as error:
             raise InputError(f"teacher cache '{folder}' cannot be made: {error.strerror or error}") from None
+
+    @property
+    def tokens(self) -> int:
+        """Of a row."""
+        return self._shape[1]
 
     @property
     def size_bytes(self) -> int:
@@ -79,6 +93,24 @@ class TeacherCache:
 
     def _places(self, variant: Sequence[int], row: Sequence[int]) -> list[int]:
         return [v * self._rows + r for v, r in zip(variant, row, strict=True)]
+
+
+def refuse_other_cache(folder: Path, made_of: str | Mapping[str, Any]) -> None:
+    """Raises: InputError where `folder` holds a cache that was made of something else: of what, it says."""
+    noted = folder / "cache.json"
+    before = (read_note(noted) or {}).get("made_of") if noted.is_file() else None
+    now = _as_noted(made_of)
+    if before is None or before == now:
+        return
+    what = "something else"
+    if isinstance(before, dict) and isinstance(now, dict):
+        what = "another " + ", ".join(key for key in sorted({*before, *now}) if before.get(key) != now.get(key))
+    raise InputError(f"teacher cache '{folder}' was made of {what}; delete it, or choose another folder")
+
+
+def _as_noted(made_of: str | Mapping[str, Any]) -> Any:
+    """As it is read back from the note."""
+    return json.loads(json.dumps(made_of, sort_keys=True))
 
 
 def _reserve(path: Path, size: int) -> None:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,13 +16,18 @@ from affinage.errors import InputError
 from affinage.losses.base import DistillationLoss, Shape, Shaped, distillation_losses
 from affinage.losses.vocabulary import VocabularyLoss, vocabulary_sums
 from affinage.models.encoder import forward_masked_lm, with_head
-from affinage.models.layout import depth_of, widths_of
+from affinage.models.layout import depth_of, layout_of, widths_of
 from affinage.recipe import Component
-from affinage.signals import Batch, Signals
+from affinage.signals import Batch, Head, Signals
 
 
-def build_losses(components: Sequence[Component], *, teacher: bool) -> tuple[DistillationLoss, ...]:
-    """The losses a recipe names. Raises: InputError for every unknown name or parameter, and for a missing teacher."""
+def build_losses(
+    components: Sequence[Component], *, teacher: bool, on: Literal["text", "task"] = "text"
+) -> tuple[DistillationLoss, ...]:
+    """The losses a recipe names, for a stage on raw text or on a task.
+
+    Raises: InputError for every unknown name or parameter, a missing teacher, and logits that such a stage has not.
+    """
     if not components:
         raise InputError("the recipe names no losses; see: affinage list losses")
     losses, problems = [], []
@@ -33,6 +39,10 @@ def build_losses(components: Sequence[Component], *, teacher: bool) -> tuple[Dis
             continue
         if loss.teacher_needs and not teacher:
             problems.append(f"loss '{component.name}' compares with a teacher, and there is none when pre-training")
+        head = {"text": "logits", "task": "head"}[on]
+        if head in loss.needs:
+            what = {"logits": "a task's logits, and a stage on text", "head": "vocabulary logits, and a stage on task"}
+            problems.append(f"loss '{component.name}' is on {what[head]} has none; see: affinage list losses")
         losses.append(loss)
     if problems:
         raise InputError("the recipe's losses:\n  " + "\n  ".join(problems))
@@ -49,12 +59,42 @@ def fit_losses(
     if teacher is None:
         return tuple(losses)
     ours, theirs = _shape(student), _shape(teacher)
+    for loss in losses:
+        if {"queries", "keys"} <= loss.needs:  # compares what attention makes of both together
+            _refuse_partial_scores(loss, student, teacher)
     return tuple(loss.build(ours, theirs) if isinstance(loss, Shaped) else loss for loss in losses)
+
+
+def _refuse_partial_scores(loss: DistillationLoss, *models: PreTrainedModel) -> None:
+    """Raises: InputError where the products of queries and keys are not all that a model's attention compares."""
+    for model in models:
+        if why := layout_of(model.config).more_in_scores:
+            name = next(e.name for e in distillation_losses.entries() if e.component is type(loss))
+            raise InputError(
+                f"loss '{name}' compares attention scores as products of queries and keys; in a "
+                f"'{model.config.model_type}' {why}. Take losses that compare hidden states, or queries, keys and "
+                "values each among themselves, as in recipe 'minilmv2'"
+            )
 
 
 def _shape(model: PreTrainedModel) -> Shape:
     widths = widths_of(model.config)
-    return Shape(depth_of(model.config), widths["hidden_size"], widths["num_attention_heads"])
+    return Shape(depth_of(model.config), widths["hidden_size"], widths["num_attention_heads"], head_of(model))
+
+
+def head_of(model: PreTrainedModel) -> Head | None:
+    """What the head of a task gives; None where it is another one, or there is none."""
+    name = type(model).__name__
+    if name.endswith("ForTokenClassification"):
+        return "token"
+    if name.endswith(("ForQuestionAnswering", "ForQuestionAnsweringSimple")):
+        return "span"
+    if not name.endswith("ForSequenceClassification"):
+        return None
+    if model.config.problem_type == "multi_label_classification":
+        return "multi_label"
+    regression = model.config.problem_type == "regression" or model.config.num_labels == 1
+    return "regression" if regression else "classes"
 
 
 LAST = frozenset({"last_hidden_state"})
@@ -72,17 +112,18 @@ class Objective(nn.Module):
         *,
         teacher: PreTrainedModel | None = None,
         cache: TeacherCache | None = None,
+        on: Literal["text", "task"] = "text",
     ) -> None:
         """`cache`: of the teacher's last hidden states on the training rows, for losses that need no more of it."""
         super().__init__()
         self.student = student
         self.names = tuple(_unique(component.name for component in components))
-        self._losses = fit_losses(build_losses(components, teacher=teacher is not None), student, teacher)
+        self._losses = fit_losses(build_losses(components, teacher=teacher is not None, on=on), student, teacher)
         self.fitted = nn.ModuleDict(
             {name: loss for name, loss in zip(self.names, self._losses, strict=True) if isinstance(loss, nn.Module)}
         )
         self.register_buffer("weights", torch.tensor([c.weight for c in components]), persistent=False)
-        self._teacher = () if teacher is None else (_frozen(teacher),)
+        self._teacher: tuple[PreTrainedModel, ...] = () if teacher is None else (_frozen(teacher),)
         self._cache = cache
         self._needs: frozenset[str] = frozenset().union(*(loss.needs for loss in self._losses))
         self._teacher_needs: frozenset[str] = frozenset().union(*(loss.teacher_needs for loss in self._losses))
@@ -116,7 +157,10 @@ class Objective(nn.Module):
         batch = to_batch(input_ids, segments, labels, token_type_ids=token_type_ids, follows=follows)
         batch = replace(batch, selected=self._selected(batch))
         ours = forward_masked_lm(self.student, batch, self._needs)
-        theirs = self._teacher_signals(batch, places if self.training else None)
+        return self._sums(ours, self._teacher_signals(batch, places if self.training else None), batch, scales)
+
+    def _sums(self, ours: Signals, theirs: Signals, batch: Batch, scales: Tensor) -> tuple[Tensor, Tensor]:
+        """() sum of scales[k] * total[k], and the totals (K,) without gradient."""
         totals = torch.zeros_like(self.weights)
         weighted = totals.new_zeros(())
         joint = {k: loss for k, loss in enumerate(self._losses) if isinstance(loss, VocabularyLoss)}

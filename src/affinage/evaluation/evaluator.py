@@ -11,23 +11,34 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from affinage.data.collate import pad_rows
 from affinage.data.encoding import Row, first_token_of_words
-from affinage.data.examples import Example, PairExample, SpanExample, TextExample, TokenExample
+from affinage.data.examples import (
+    Example,
+    MultiLabelExample,
+    PairExample,
+    RegressionExample,
+    SpanExample,
+    TextExample,
+    TokenExample,
+)
 from affinage.data.features import Fitted, encode, fitted
 from affinage.data.task import Task
 from affinage.data.words import join_words
 from affinage.decoding.entities import word_tags, words_over_windows
-from affinage.decoding.spans import SpanWindow, best_answers
+from affinage.decoding.labels import holding_labels
+from affinage.decoding.spans import SpanWindow, best_answers, no_answer_margin
 from affinage.evaluation.example_scores import PartScores, references_fingerprint
 from affinage.evaluation.intervals import bootstrap_interval
 from affinage.evaluation.metrics import metric
+from affinage.evaluation.no_answer import best_threshold
+from affinage.models.checkpoint import no_answer_threshold
 from affinage.report.report import Score
 
-Prediction = str | tuple[str, ...]
-"""A label; the tags of a sentence; the text of an answer (empty: none)."""
-Reference = str | tuple[str, ...]
-"""A label; the tags of a sentence; every accepted answer (empty: the context holds none)."""
+Prediction = str | float | tuple[str, ...]
+"""A label; a number; every label that holds, sorted; the tags of a sentence; the text of an answer (empty: none)."""
+Reference = str | float | tuple[str, ...]
+"""As a prediction; of a question every accepted answer (empty: the context holds none)."""
 Logits = tuple[NDArray[np.float32], ...]
-"""What a model said of one row: (C,) of a class; (T, C) of tags; start (T,) and end (T,) of a span."""
+"""What a model said of one row: (C,) of classes; (1,) of a number; (T, C) of tags; (T,) twice of a span."""
 
 
 @dataclass(frozen=True)
@@ -115,20 +126,55 @@ def predict_rows(
 ) -> list[Prediction]:
     """What the model predicts for every example, from its rows (`data.features.encode`)."""
     names = model_labels(model)
-    windows: list[list[tuple[Row, Logits]]] = [[] for _ in examples]
-    for index, logits in sorted(_forward(model, rows, pad_id=pad_id, batch_size=batch_size), key=lambda pair: pair[0]):
-        windows[rows[index].example].append((rows[index], logits))
-    no_answer = any(isinstance(e, SpanExample) and not e.answers for e in examples)
+    threshold = no_answer_threshold(model.config)
+    windows = _windows(model, len(examples), rows, pad_id=pad_id, batch_size=batch_size)
+    if threshold is None and any(isinstance(e, SpanExample) and not e.answers for e in examples):
+        threshold = 0.0
     predicted: list[Prediction] = []
     for example, seen in zip(examples, windows, strict=True):
         match example:
             case TextExample() | PairExample():
                 predicted.append(names[int(seen[0][1][0].argmax())])
+            case MultiLabelExample():
+                predicted.append(tuple(sorted(name for name, _ in holding_labels(seen[0][1][0], names))))
+            case RegressionExample():
+                predicted.append(float(seen[0][1][0][0]))
             case TokenExample():
                 predicted.append(_tags(example, seen, names))
             case SpanExample():
-                predicted.append(_answer(example, seen, no_answer=no_answer))
+                predicted.append(_answer(example, seen, threshold))
     return predicted
+
+
+def tuned_no_answer_threshold(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    examples: Sequence[SpanExample],
+    *,
+    max_length: int,
+    stride: int,
+    batch_size: int = 32,
+) -> float:
+    """The threshold for `best_answers` with which these questions score highest, by F1 (`decoding.spans`)."""
+    rows = encode(tokenizer.backend_tokenizer, examples, max_length=max_length, stride=stride)
+    windows = _windows(model, len(examples), rows, pad_id=pad_id(tokenizer), batch_size=batch_size)
+    margins = [no_answer_margin(_span_windows(seen)) for seen in windows]
+    answers = [_answer(example, seen, None) for example, seen in zip(examples, windows, strict=True)]
+    expected = references(examples)
+    f1 = metric("f1")
+    return best_threshold(
+        np.array(margins), f1.rows(answers, expected)[:, 0], f1.rows([""] * len(answers), expected)[:, 0]
+    )
+
+
+def _windows(
+    model: PreTrainedModel, examples: int, rows: Sequence[Row], *, pad_id: int, batch_size: int
+) -> list[list[tuple[Row, Logits]]]:
+    """Of every example its rows, in their order, and what the model says of each."""
+    windows: list[list[tuple[Row, Logits]]] = [[] for _ in range(examples)]
+    for index, logits in sorted(_forward(model, rows, pad_id=pad_id, batch_size=batch_size), key=lambda pair: pair[0]):
+        windows[rows[index].example].append((rows[index], logits))
+    return windows
 
 
 def references(examples: Sequence[Example]) -> list[Reference]:
@@ -138,6 +184,10 @@ def references(examples: Sequence[Example]) -> list[Reference]:
         match example:
             case TextExample() | PairExample():
                 expected.append(example.label)
+            case MultiLabelExample():
+                expected.append(example.labels)
+            case RegressionExample():
+                expected.append(example.value)
             case TokenExample():
                 expected.append(example.tags)
             case SpanExample():
@@ -189,10 +239,19 @@ def _tags(example: TokenExample, windows: Sequence[tuple[Row, Logits]], names: S
     return tuple(word_tags(probabilities, covered, names))
 
 
-def _answer(example: SpanExample, windows: Sequence[tuple[Row, Logits]], *, no_answer: bool) -> str:
-    seen = [SpanWindow(start, end, row.offsets, row.sequence_ids == 1) for row, (start, end) in windows]
-    best = best_answers(seen, example.context, n_best=1, allow_no_answer=no_answer)
+def _answer(example: SpanExample, windows: Sequence[tuple[Row, Logits]], threshold: float | None) -> str:
+    best = best_answers(
+        _span_windows(windows),
+        example.context,
+        n_best=1,
+        allow_no_answer=threshold is not None,
+        no_answer_threshold=threshold or 0.0,
+    )
     return best[0]["answer"] if best else ""
+
+
+def _span_windows(windows: Sequence[tuple[Row, Logits]]) -> list[SpanWindow]:
+    return [SpanWindow(start, end, row.offsets, row.sequence_ids == 1) for row, (start, end) in windows]
 
 
 def _majority(expected: Sequence[Reference]) -> float:

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from affinage.errors import InputError, unknown
-from affinage.evaluation.metrics import METRICS, Floats
+from affinage.errors import InputError
+from affinage.evaluation.metrics import Floats, metric
 
 NAME = "examples.json"
 
@@ -95,14 +95,16 @@ def _checked(metrics: Mapping[str, list[list[float]]], where: str) -> dict[str, 
         raise InputError(f"{where}: expected the same number of rows for every metric, found {counts or 'no metric'}")
     found = {}
     for name, rows in metrics.items():
-        if name not in METRICS:
-            raise InputError(f"{where}: {unknown('metric', name, METRICS)}")
+        try:
+            measure = metric(name)
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from None
         try:
             array = np.array(rows, np.float64)
-            score = float(METRICS[name].aggregate(array.sum(axis=0)))
+            score = float(measure.aggregate(array.sum(axis=0)))
         except (ValueError, IndexError):  # rows of unequal length, or too few columns
             score = float("nan")
-        if not 0 <= score <= 1:
+        if not measure.lowest <= score <= 1:
             raise InputError(f"{where}: the rows of {name} are no statistics of this metric")
         found[name] = array
     return found

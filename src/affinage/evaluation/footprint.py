@@ -5,10 +5,10 @@ from pathlib import Path
 
 import torch
 from pydantic import BaseModel, ConfigDict
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from affinage.evaluation.weight_files import stored_as, stored_bytes
-from affinage.models.layout import layout_of, position_offset
+from affinage.models.layout import layout_of, position_offset, widths_of
 from affinage.report.report import ModelEntry
 
 _NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16", torch.float64: "fp64"}
@@ -56,7 +56,12 @@ def footprint(model: PreTrainedModel, *, length: int = 128, folder: str | Path |
         seen.add(id(parameter))
     total = sum(parts.values())
     layers, width = int(getattr(config, layout.num_hidden_layers)), int(config.hidden_size)
-    inner = _intermediate_size(config)
+    inner = widths_of(config)["intermediate_size"]
+    maps = inner * 3 // 2 if layout.gated else inner  # a gate is a third map of this size
+    flops = encoder_flops(layers, width, maps, length)
+    if layout.model_type == "mobilebert":  # bottlenecks and several feed-forward networks a layer: every matrix counts
+        matrices = sum(p.numel() for name, p in model.named_parameters() if p.dim() == 2 and _part(name) == "encoder")
+        flops = 2 * length * matrices + 4 * layers * length**2 * int(config.true_hidden_size)
     return Footprint(
         architecture=type(model).__name__,
         layers=layers,
@@ -68,7 +73,7 @@ def footprint(model: PreTrainedModel, *, length: int = 128, folder: str | Path |
         parameters=total,
         size_bytes=stored_bytes(folder) or 4 * total,
         stored_as=stored_as(folder),
-        flops=encoder_flops(layers, width, inner, length),
+        flops=flops,
         length=length,
         **parts,
     )
@@ -122,12 +127,8 @@ def equation_9(*, layers: int, width: int, inner: int, vocabulary: int, position
 
 
 def _part(name: str) -> str:
-    if re.search(r"(^|\.)embeddings\.", name):
+    if re.search(r"(^|\.)(embed_|embedding|position_embeddings|layer_norm_emb)", name):
         return "embeddings"
-    if re.search(r"(^|\.)(encoder|transformer)\.layer\.", name):
+    if re.search(r"(^|\.)(encoder|transformer|model|attentions|ffns|layer_norm[12]|layers)\.|^(final_)?norm\.", name):
         return "encoder"
     return "pooler" if re.search(r"(^|\.)pooler\.", name) else "head"
-
-
-def _intermediate_size(config: PretrainedConfig) -> int:
-    return int(getattr(config, "intermediate_size", None) or config.hidden_dim)

@@ -1,14 +1,13 @@
 """How well predictions match references: each metric as sums over examples, so that a resample costs a matrix product.
 
-A metric turns n examples into statistics (n, k) and the sums of their columns (k,) into one score in [0, 1]. Columns
-are always sums over examples, and a score depends on nothing else.
+A metric turns n examples into statistics (n, k) and the sums of their columns (k,) into one score in [0, 1], of a
+correlation in [-1, 1]. Columns are always sums over examples, and a score depends on nothing else.
 """
 
 import re
-import string
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,8 @@ from numpy.typing import NDArray
 
 from affinage.decoding.entities import bio_chunks
 from affinage.errors import InputError, unknown
+from affinage.evaluation.answers import exact, normalise_answer, normalise_french_answer, token_f1
+from affinage.evaluation.correlation import matthews, pearson, pearson_rows, spearman, spearman_rows
 
 Floats = NDArray[np.float64]
 
@@ -28,6 +29,8 @@ class Metric:
     statistics: Callable[[Sequence[Any], Sequence[Any]], Floats]
     aggregate: Callable[[Floats], Floats]
     summary: str
+    lowest: float = 0.0
+    """the worst score; the best is 1"""
 
     def rows(self, predictions: Sequence[Any], references: Sequence[Any]) -> Floats:
         """(n, k) statistics. Raises: InputError where there is nothing to compare, or the lengths differ."""
@@ -36,12 +39,19 @@ class Metric:
         return self.statistics(predictions, references)
 
     def score(self, predictions: Sequence[Any], references: Sequence[Any]) -> float:
-        """The score over all examples, in [0, 1]."""
+        """The score over all examples, from `lowest` to 1."""
         return float(self.aggregate(self.rows(predictions, references).sum(axis=0)))
 
 
 def metric(name: str) -> Metric:
-    """The metric called `name`. Raises: InputError with the nearest name if there is none."""
+    """The metric called `name`: one of `METRICS`, `f1:CLASS` (F1 of one class), or `mean(A, B)` (the mean of metrics).
+
+    Raises: InputError with the nearest name if there is none.
+    """
+    if found := re.fullmatch(r"mean\((.+)\)", name):
+        return _mean_of(name, tuple(part.strip() for part in found[1].split(",")))
+    if name.startswith("f1:") and len(name) > 3:
+        return _f1_of(name)
     if name not in METRICS:
         raise InputError(unknown("metric", name, METRICS))
     return METRICS[name]
@@ -78,15 +88,71 @@ def _valued(value: Callable[[Any, Any], float]) -> Callable[[Sequence[Any], Sequ
     return statistics
 
 
+def _where(value: Callable[[Any, Any], float], *, answered: bool) -> Callable[[Sequence[Any], Sequence[Any]], Floats]:
+    """Statistics (value of the example, 1) of the questions that have an answer, or of those that have none."""
+
+    def statistics(predictions: Sequence[Any], references: Sequence[Any]) -> Floats:
+        pairs = zip(predictions, references, strict=True)
+        return np.array([(value(p, r), 1.0) if bool(r) == answered else (0.0, 0.0) for p, r in pairs])
+
+    return statistics
+
+
 def _class_counts(predictions: Sequence[Any], references: Sequence[Any]) -> Floats:
-    """(n, 3C): for each class that occurs, whether it was both, predicted, the reference."""
-    classes = {c: i for i, c in enumerate(sorted({*predictions, *references}, key=str))}
+    """(n, 3C): for each class that occurs, whether it was both, predicted, the reference.
+
+    A prediction or a reference is a class, or a tuple of all that hold.
+    """
+    pairs = [(_classes(p), _classes(r)) for p, r in zip(predictions, references, strict=True)]
+    classes = {c: i for i, c in enumerate(sorted({c for pair in pairs for side in pair for c in side}, key=str))}
     rows = np.zeros((len(references), len(classes), 3))
-    for row, predicted, reference in zip(rows, predictions, references, strict=True):
-        row[classes[predicted], 1] += 1
-        row[classes[reference], 2] += 1
-        row[classes[reference], 0] += predicted == reference
+    for row, (predicted, reference) in zip(rows, pairs, strict=True):
+        for column, chosen in enumerate((predicted & reference, predicted, reference)):
+            row[[classes[c] for c in chosen], column] = 1
     return rows.reshape(len(references), -1)
+
+
+def _set_counts(predictions: Sequence[Any], references: Sequence[Any]) -> Floats:
+    """(n, 3): classes of an example in both, predicted, in the reference."""
+    pairs = ((_classes(p), _classes(r)) for p, r in zip(predictions, references, strict=True))
+    return np.array([(len(p & r), len(p), len(r)) for p, r in pairs], np.float64)
+
+
+def _classes(value: Any) -> set[Any]:
+    return set(value) if isinstance(value, tuple) else {value}
+
+
+@lru_cache
+def _f1_of(name: str) -> Metric:
+    """F1 of the class named after the colon."""
+    chosen = name.partition(":")[2]
+
+    def statistics(predictions: Sequence[Any], references: Sequence[Any]) -> Floats:
+        pairs = ((chosen in _classes(p), chosen in _classes(r)) for p, r in zip(predictions, references, strict=True))
+        return np.array([(p and r, p, r) for p, r in pairs], np.float64)
+
+    return Metric(name, statistics, _overlap, f"F1 of the class {chosen} (scikit-learn's, with pos_label)")
+
+
+@lru_cache
+def _mean_of(name: str, parts: tuple[str, ...]) -> Metric:
+    """The mean of metrics, each with its own columns. Raises: InputError where one is unknown, or there is one only."""
+    metrics = [metric(part) for part in parts]
+    widths = [_WIDTHS.get(m.aggregate) for m in metrics]
+    if len(metrics) < 2 or None in widths:
+        raise InputError(f"metric '{name}': the mean takes two or more of accuracy, f1:CLASS, pearson and spearman")
+    ends = np.cumsum([width or 0 for width in widths])
+
+    def statistics(predictions: Sequence[Any], references: Sequence[Any]) -> Floats:
+        return np.concatenate([m.rows(predictions, references) for m in metrics], axis=1)
+
+    def aggregate(sums: Floats) -> Floats:
+        starts = [0, *ends[:-1]]
+        return np.mean([m.aggregate(sums[..., a:b]) for m, a, b in zip(metrics, starts, ends, strict=True)], axis=0)
+
+    return Metric(
+        name, statistics, aggregate, f"mean of {' and '.join(parts)}", float(np.mean([m.lowest for m in metrics]))
+    )
 
 
 def _entity_counts(predictions: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> Floats:
@@ -115,49 +181,8 @@ def _tag_pairs(
     return pairs
 
 
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
-_FRENCH_PUNCTUATION = str.maketrans(dict.fromkeys(string.punctuation + "«»“”„‘’…–—‹›", " "))
-
-
-def normalise_answer(text: str) -> str:
-    """The official SQuAD normalisation: lower case, no ASCII punctuation, no English article, single spaces."""
-    text = text.lower().translate(_PUNCTUATION)
-    return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
-
-
-def normalise_french_answer(text: str) -> str:
-    """The same for French: punctuation, French quotation marks and dashes too, becomes a space (so l'État is two
-    words), then the articles le la les l' un une des du au aux and the elided d' are left out.
-
-    Original: SQuAD's own leaves French articles in. Scores under it are named `_fr` and compare with nothing published.
-    """
-    text = text.lower().translate(_FRENCH_PUNCTUATION)
-    return " ".join(re.sub(r"\b(le|la|les|l|un|une|des|du|au|aux|d)\b", " ", text).split())
-
-
-def _exact(normalise: Callable[[str], str]) -> Callable[[str, Sequence[str]], float]:
-    """1 where the prediction equals one of the answers, once normalised; no answer at all counts as the empty one."""
-
-    def value(prediction: str, answers: Sequence[str]) -> float:
-        return float(normalise(prediction) in {normalise(a) for a in answers or ("",)})
-
-    return value
-
-
-def _token_f1(normalise: Callable[[str], str]) -> Callable[[str, Sequence[str]], float]:
-    """Best F1 over the answers between the multisets of words; where one side is empty, 1 if both are (SQuAD 2.0)."""
-
-    def one(predicted: list[str], answer: list[str]) -> float:
-        if not predicted or not answer:
-            return float(predicted == answer)
-        common = (Counter(predicted) & Counter(answer)).total()
-        return 2 * common / (len(predicted) + len(answer))
-
-    def value(prediction: str, answers: Sequence[str]) -> float:
-        predicted = normalise(prediction).split()
-        return max(one(predicted, normalise(a).split()) for a in answers or ("",))
-
-    return value
+_WIDTHS: dict[Callable[[Floats], Floats], int] = {_mean: 2, _overlap: 3, pearson: 6, spearman: 3}
+"""columns that an aggregate takes, where their number does not depend on the classes"""
 
 
 def _table(*metrics: Metric) -> dict[str, Metric]:
@@ -167,6 +192,13 @@ def _table(*metrics: Metric) -> dict[str, Metric]:
 METRICS: dict[str, Metric] = _table(
     Metric("accuracy", _valued(lambda p, r: float(p == r)), _mean, "share of examples with the right class"),
     Metric("macro_f1", _class_counts, _macro, "mean over classes of the class's F1 (scikit-learn's definition)"),
+    Metric("micro_f1", _set_counts, _overlap, "F1 over all labels of all texts together (scikit-learn's definition)"),
+    Metric(
+        "subset_accuracy", _valued(lambda p, r: float(p == r)), _mean, "share of texts with exactly the right labels"
+    ),
+    Metric("matthews", _class_counts, matthews, "Matthews' correlation of classes (scikit-learn's definition)", -1.0),
+    Metric("pearson", pearson_rows, pearson, "Pearson's correlation of numbers", -1.0),
+    Metric("spearman", spearman_rows, spearman, "Spearman's rank correlation of numbers, ties sharing ranks", -1.0),
     Metric("entity_f1", _entity_counts, _overlap, "F1 over whole entities, all types together (seqeval, default mode)"),
     Metric(
         "token_overlap_f1",
@@ -175,9 +207,28 @@ METRICS: dict[str, Metric] = _table(
         "F1 over the words of entities, type and place matching (DistilCamemBERT article, section 4.2; the average "
         "over all words is ours, the article does not say)",
     ),
-    Metric("exact_match", _valued(_exact(normalise_answer)), _mean, "SQuAD exact match, best over the answers"),
-    Metric("f1", _valued(_token_f1(normalise_answer)), _mean, "SQuAD word-overlap F1, best over the answers"),
-    Metric("exact_match_fr", _valued(_exact(normalise_french_answer)), _mean, "exact match, French articles left out"),
-    Metric("f1_fr", _valued(_token_f1(normalise_french_answer)), _mean, "word-overlap F1, French articles left out"),
+    Metric("exact_match", _valued(exact(normalise_answer)), _mean, "SQuAD exact match, best over the answers"),
+    Metric("f1", _valued(token_f1(normalise_answer)), _mean, "SQuAD word-overlap F1, best over the answers"),
+    Metric(
+        "has_answer_f1",
+        _where(token_f1(normalise_answer), answered=True),
+        _mean,
+        "SQuAD 2.0 HasAns F1: of the questions that have an answer",
+    ),
+    Metric(
+        "has_answer_exact_match",
+        _where(exact(normalise_answer), answered=True),
+        _mean,
+        "SQuAD 2.0 HasAns exact match",
+    ),
+    Metric(
+        "no_answer_accuracy",
+        _where(exact(normalise_answer), answered=False),
+        _mean,
+        "SQuAD 2.0 NoAns: share of the questions without an answer that get none (its F1 is its exact match)",
+    ),
+    Metric("exact_match_fr", _valued(exact(normalise_french_answer)), _mean, "exact match, French articles left out"),
+    Metric("f1_fr", _valued(token_f1(normalise_french_answer)), _mean, "word-overlap F1, French articles left out"),
 )
-"""name -> metric. References: a class; the tags of a sentence; the accepted answers of a question."""
+"""name -> metric. References: a class; every class that holds; a number; the tags of a sentence; the accepted
+answers of a question."""

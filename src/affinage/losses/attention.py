@@ -21,7 +21,7 @@ def _scores(signals: Signals, layer: int) -> Tensor:
     return (queries @ keys.transpose(-1, -2)).float() / sqrt(queries.shape[-1])
 
 
-def _seen(batch: Batch) -> Tensor:
+def seen_tokens(batch: Batch) -> Tensor:
     """(B, T, T) bool: which tokens (last) a real token looks at: those of its own text."""
     texts = batch.mask.long() if batch.segments is None else batch.segments
     return (texts[:, :, None] == texts[:, None, :]) & batch.mask[:, :, None]
@@ -58,7 +58,7 @@ class AttentionScoreMSE:
     def __call__(self, student: Signals, teacher: Signals, batch: Batch) -> Sum:
         if student.queries is None or teacher.queries is None:
             raise ValueError("attention_score_mse needs queries and keys of student and teacher")
-        seen = _seen(batch)
+        seen = seen_tokens(batch)
         share = 1 / (student.queries[0].shape[1] * seen.sum(-1).clamp(min=1))
         step = uniform_step(len(student.queries), len(teacher.queries))
         total = torch.zeros((), device=batch.mask.device)

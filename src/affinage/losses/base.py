@@ -6,7 +6,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 from torch import Tensor
 
 from affinage.registry import Registry
-from affinage.signals import Batch, Signals, Sum
+from affinage.signals import Batch, Head, Signals, Sum
 
 NEEDS = frozenset(
     {"head", "hidden_states", "last_hidden_state", "queries", "keys", "values", "logits", "next_sentence"}
@@ -41,6 +41,8 @@ class Shape:
     layers: int
     width: int
     heads: int
+    head: Head | None = None
+    """of a task; None: a vocabulary head, or none"""
 
 
 @runtime_checkable

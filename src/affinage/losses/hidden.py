@@ -25,17 +25,33 @@ def _last_layer_cosines(student: Signals, teacher: Signals, batch: Batch) -> Ten
 class _LastLayer:
     """A loss on the last hidden states of equal width, summed over real tokens."""
 
+    name: ClassVar[str]
     needs: ClassVar[frozenset[str]] = frozenset({"last_hidden_state"})
     teacher_needs: ClassVar[frozenset[str]] = frozenset({"last_hidden_state"})
 
     def positions(self, batch: Batch) -> Tensor:
         return batch.mask
 
+    def build(self, student: Shape, teacher: Shape) -> DistillationLoss:
+        """Itself. Raises: InputError where the widths differ: there is no cosine between unequal spaces."""
+        if student.width != teacher.width:
+            raise InputError(
+                f"loss '{self.name}': the student's width is {student.width}, the teacher's {teacher.width}, and there "
+                f"is no angle between the two: set student.hidden_size={teacher.width}, or take the loss hidden_mse, "
+                "which learns a map between widths"
+            )
+        return self
+
+    def __call__(self, student: Signals, teacher: Signals, batch: Batch) -> Sum:
+        raise NotImplementedError
+
 
 @distillation_losses.register("cosine_distance", source="Sanh et al. 2019 (DistilBERT), arXiv:1910.01108, section 2")
 @dataclass(frozen=True)
 class CosineDistance(_LastLayer):
     """1 - cos between the last hidden states, mean over real tokens; 0 where they point the same way."""
+
+    name: ClassVar[str] = "cosine_distance"
 
     def __call__(self, student: Signals, teacher: Signals, batch: Batch) -> Sum:
         return Sum((1 - _last_layer_cosines(student, teacher, batch)).sum(), batch.mask.sum())
@@ -45,6 +61,8 @@ class CosineDistance(_LastLayer):
 @dataclass(frozen=True)
 class CosineSimilarity(_LastLayer):
     """cos between the last hidden states, as the article prints it: minimising it turns the vectors away."""
+
+    name: ClassVar[str] = "cosine_similarity"
 
     def __call__(self, student: Signals, teacher: Signals, batch: Batch) -> Sum:
         return Sum(_last_layer_cosines(student, teacher, batch).sum(), batch.mask.sum())

@@ -25,21 +25,35 @@ from affinage.errors import InputError
 from affinage.models.layout import dropout_settings, layout_of, position_offset
 from affinage.models.shipped import located
 
-Kind = Literal["sequence", "pair", "token", "span"]
+Kind = Literal["sequence", "pair", "multi_label", "regression", "token", "span"]
 """What a head is for: as `Kind` of `data.task`, which has the same rank as this file."""
 
 log = logging.getLogger(__name__)
 
 _UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError, StrictDataclassError)
 
-_CLASSES: dict[str, Any] = {
+TASK_CLASSES: dict[str, Any] = {
     "sequence": AutoModelForSequenceClassification,
     "pair": AutoModelForSequenceClassification,
+    "multi_label": AutoModelForSequenceClassification,
+    "regression": AutoModelForSequenceClassification,
     "token": AutoModelForTokenClassification,
     "span": AutoModelForQuestionAnswering,
 }
 
-_SUFFIXES = {"sequence": "ForSequenceClassification", "token": "ForTokenClassification", "span": "ForQuestionAnswering"}
+_SUFFIXES: dict[Kind, str] = {
+    "sequence": "ForSequenceClassification",
+    "token": "ForTokenClassification",
+    "span": "ForQuestionAnswering",
+}
+_PROBLEMS: dict[Kind, str] = {
+    "sequence": "single_label_classification",
+    "pair": "single_label_classification",
+    "multi_label": "multi_label_classification",
+    "regression": "regression",
+}
+"""kind -> `problem_type`, by which transformers' sequence classifiers choose their loss"""
+_AFTER_PROBLEM: tuple[Kind, ...] = ("multi_label", "regression")
 
 
 def read_config(name_or_path: str | Path) -> PretrainedConfig:
@@ -56,6 +70,9 @@ def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerFast:
     if tokenizer.pad_token_id is None:
         raise InputError(f"model '{name_or_path}': its tokenizer has no pad token")
     fast: PreTrainedTokenizerFast = tokenizer
+    # Some (sentence-transformers') cut and pad every text by themselves: what fits a row is decided here.
+    fast.backend_tokenizer.no_truncation()
+    fast.backend_tokenizer.no_padding()
     return fast
 
 
@@ -90,6 +107,8 @@ def load_task_model(
     Raises: InputError where the model cannot be read, or its head would be freshly initialised though `labels` is None.
     """
     settings: dict[str, Any] = {} if dropout is None else dropout_settings(read_config(name_or_path), dropout)
+    if labels is not None and kind in _PROBLEMS:
+        settings["problem_type"] = _PROBLEMS[kind]
     if labels:
         settings["id2label"] = dict(enumerate(labels))
         settings["label2id"] = {label: i for i, label in enumerate(labels)}
@@ -97,7 +116,9 @@ def load_task_model(
         refuse_other_head(name_or_path, kind)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model, fresh = _load(_CLASSES[kind], name_or_path, ignore_mismatched_sizes=bool(labels), **settings)
+        model, fresh = _load(TASK_CLASSES[kind], name_or_path, ignore_mismatched_sizes=bool(labels), **settings)
+    if labels is not None and hasattr(model.config, "no_answer_threshold"):
+        del model.config.no_answer_threshold  # of the task it was tuned for
     if labels is None and fresh:
         raise InputError(
             f"model '{name_or_path}' is not fine-tuned for this: {_some(fresh)} would start at random; "
@@ -108,11 +129,43 @@ def load_task_model(
 
 def refuse_other_head(name_or_path: str | Path, kind: Kind) -> None:
     """Raises: InputError where the config says that the model was fine-tuned for another kind of task."""
-    suffix = _SUFFIXES["sequence" if kind == "pair" else kind]
-    architectures = read_config(name_or_path).architectures or []
+    suffix = _SUFFIXES["sequence" if kind in _PROBLEMS else kind]
+    config = read_config(name_or_path)
+    architectures = config.architectures or []
     heads = [a for a in architectures if any(a.endswith(s) for s in _SUFFIXES.values())]
     if heads and not any(a.endswith(suffix) for a in heads):
         raise InputError(f"model '{name_or_path}' is a {heads[0]}; this task needs a …{suffix}")
+    problem = problem_of(config)
+    if kind in _PROBLEMS and problem not in (None, _PROBLEMS[kind]):
+        raise InputError(
+            f"model '{name_or_path}' is fine-tuned for {problem} (its config's problem_type); this task is "
+            f"{_PROBLEMS[kind]}"
+        )
+
+
+def problem_of(config: PretrainedConfig) -> str | None:
+    """`problem_type` of a sequence classifier's config; None where it does not say."""
+    found = getattr(config, "problem_type", None)
+    return found if isinstance(found, str) else None
+
+
+def head_kind(config: PretrainedConfig) -> Kind | None:
+    """What the head of a model is for, as its config says; None without one. Pairs of texts are not told from texts."""
+    names = config.architectures or ()
+    found = next((k for k, suffix in _SUFFIXES.items() if any(name.endswith(suffix) for name in names)), None)
+    if found != "sequence":
+        return found
+    problem = problem_of(config) or ("regression" if config.num_labels == 1 else None)
+    return next((kind for kind in _AFTER_PROBLEM if _PROBLEMS[kind] == problem), "sequence")
+
+
+def has_task_head(name_or_path: str | Path, kind: Kind) -> bool:
+    """Whether the config says that the model was fine-tuned for this kind of task.
+
+    Raises: InputError where it was for another.
+    """
+    refuse_other_head(name_or_path, kind)
+    return head_kind(read_config(name_or_path)) is not None
 
 
 def check_fit(tokenizer: PreTrainedTokenizerFast, config: PretrainedConfig, *, where: str | Path) -> None:
@@ -144,6 +197,12 @@ def task_of(config: PretrainedConfig) -> str | None:
     """The task that `affinage finetune` noted in the config, if it did."""
     task = getattr(config, "affinage_task", None)
     return task if isinstance(task, str) else None
+
+
+def no_answer_threshold(config: PretrainedConfig) -> float | None:
+    """From which margin on the model's questions have no answer (logits); None: every question has one."""
+    value = getattr(config, "no_answer_threshold", None)
+    return float(value) if isinstance(value, int | float) else None
 
 
 def _load(auto_class: Any, name_or_path: str | Path, **settings: Any) -> tuple[PreTrainedModel, list[str]]:

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.activations import ACT2FN
 
-from affinage.models.layout import Layout, layout_of, position_offset, tensor_of, widths_of
+from affinage.models.layout import layout_of, position_offset, tensor_of, widths_of
+from affinage.models.packed import NoCache, attention_mask, texts_kept_apart
+from affinage.models.parts import Layout
 from affinage.signals import Batch, Signals
 
 
@@ -22,14 +24,16 @@ def forward_masked_lm(model: PreTrainedModel, batch: Batch, needs: frozenset[str
     logits are never made. In packed rows a token sees its own text alone and positions restart with each text.
     """
     layout = layout_of(model.config)
-    inputs = {"input_ids": batch.input_ids, "attention_mask": _attention_mask(model, batch)}
+    inputs: dict[str, Any] = {"input_ids": batch.input_ids, "attention_mask": attention_mask(model, batch)}
     if batch.segments is not None:
         inputs["position_ids"] = _position_ids(batch.segments, position_offset(model.config))
     if layout.token_type_embeddings is not None:
         types = batch.token_type_ids
         inputs["token_type_ids"] = torch.zeros_like(batch.input_ids) if types is None else types
+    if layout.keeps_cache:
+        inputs["cache"] = NoCache()
     with_hidden = "hidden_states" in needs
-    with _heads_heard(model, layout, needs) as heard:
+    with heads_heard(model, layout, needs) as heard, texts_kept_apart(model, batch):
         output = model.get_submodule(layout.base)(**inputs, output_hidden_states=with_hidden)
     last: Tensor = output.last_hidden_state
     signals = Signals(
@@ -38,7 +42,7 @@ def forward_masked_lm(model: PreTrainedModel, batch: Batch, needs: frozenset[str
     )
     parts: dict[str, Any] = {name: tuple(tensors) for name, tensors in heard.items()}
     signals = replace(signals, **parts)
-    if "next_sentence" in needs and layout.next_sentence is not None:
+    if "next_sentence" in needs and layout.next_sentence:
         pooled = model.get_submodule(layout.next_sentence)(output.pooler_output)
         signals = replace(signals, next_sentence=pooled)
     return with_head(model, signals, last, batch) if "head" in needs else signals
@@ -50,26 +54,41 @@ def with_head(model: PreTrainedModel, signals: Signals, last: Tensor, batch: Bat
     return replace(
         signals,
         head_input=_head_transform(model, layout, last[batch.head_positions]),
-        head_weight=tensor_of(model, layout.decoder),
-        head_bias=tensor_of(model, layout.decoder, "bias"),
+        head_weight=_projection(model, layout),
+        head_bias=_head_bias(model, layout),
     )
 
 
 @contextmanager
-def _heads_heard(model: PreTrainedModel, layout: Layout, needs: frozenset[str]) -> Iterator[dict[str, list[Tensor]]]:
+def heads_heard(model: PreTrainedModel, layout: Layout, needs: frozenset[str]) -> Iterator[dict[str, list[Tensor]]]:
     """L x (B, A, T, D) outputs of the projections that `needs` names: no attention implementation gives them away."""
     paths = {"queries": layout.query, "keys": layout.key, "values": layout.value}
     heard: dict[str, list[Tensor]] = {name: [] for name in paths if name in needs}
-    heads = widths_of(model.config)["num_attention_heads"]
+    widths = widths_of(model.config)
+    heads = widths["num_attention_heads"]
+    within = getattr(model.config, "true_hidden_size", widths["hidden_size"])  # MobileBERT's layers are narrower inside
+    size = getattr(model.config, "head_dim", None) or within // heads
+
+    awaited: set[str] = set()  # of the layer under way: DeBERTa sends its relative positions through them afterwards
 
     def hear(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
-        return lambda _, __, out: heard[name].append(out.view(*out.shape[:-1], heads, -1).transpose(1, 2))
+        def note(module: nn.Module, args: Any, out: Tensor) -> None:
+            if name not in awaited:
+                return
+            awaited.remove(name)
+            if layout.query == layout.key:
+                out = out.chunk(3, -1)[list(paths).index(name)]
+            found = out.view(*out.shape[:-1], -1, size).transpose(1, 2)
+            # Fewer keys and values than queries: each serves several heads (grouped-query attention).
+            heard[name].append(found.repeat_interleave(heads // found.shape[1], dim=1))
 
-    hooks = [
-        layer.get_submodule(paths[name]).register_forward_hook(hear(name))
-        for name in heard
-        for layer in model.get_submodule(layout.layers).children()
-    ]
+        return note
+
+    layers = list(model.get_submodule(layout.layers).children()) if heard else []
+    hooks = [layer.get_submodule(paths[name]).register_forward_hook(hear(name)) for name in heard for layer in layers]
+    for layer in layers:
+        attention = layer.get_submodule(layout.query.rpartition(".")[0])
+        hooks.append(attention.register_forward_pre_hook(lambda *_: awaited.update(heard)))
     try:
         yield heard
     finally:
@@ -78,7 +97,9 @@ def _heads_heard(model: PreTrainedModel, layout: Layout, needs: frozenset[str]) 
 
 
 def _head_transform(model: PreTrainedModel, layout: Layout, hidden: Tensor) -> Tensor:
-    """(N, H) -> (N, H): the vocabulary head up to its projection."""
+    """(N, H) -> (N, H'): the vocabulary head up to its projection, which may have a width of its own."""
+    if not layout.head_dense:
+        return hidden
     name = "gelu" if layout.head_activation is None else getattr(model.config, layout.head_activation)
     transformed: Tensor = model.get_submodule(layout.head_norm)(
         ACT2FN[name](model.get_submodule(layout.head_dense)(hidden))
@@ -86,17 +107,17 @@ def _head_transform(model: PreTrainedModel, layout: Layout, hidden: Tensor) -> T
     return transformed
 
 
-def _attention_mask(model: PreTrainedModel, batch: Batch) -> Tensor:
-    """(B, T) for rows of one text; (B, 1, T, T) that keeps the texts of a packed row apart."""
-    if batch.segments is None:
-        return batch.mask.long()
-    segments = batch.segments
-    # Padding is segment 0 and sees padding: a row that may look at nothing would be NaN after the softmax.
-    same: Tensor = (segments[:, :, None] == segments[:, None, :])[:, None]
-    if model.config._attn_implementation == "sdpa":
-        return same
-    dtype = next(model.parameters()).dtype
-    return torch.zeros_like(same, dtype=dtype).masked_fill(~same, torch.finfo(dtype).min)
+def _projection(model: PreTrainedModel, layout: Layout) -> Tensor:
+    """(V, H'): the vocabulary projection."""
+    weight = tensor_of(model, layout.decoder)
+    return torch.cat([weight, tensor_of(model, layout.more_decoder).t()], 1) if layout.more_decoder else weight
+
+
+def _head_bias(model: PreTrainedModel, layout: Layout) -> Tensor | None:
+    """(V,): of the vocabulary projection, where it has one."""
+    path, _, name = (layout.decoder_bias or f"{layout.decoder}.bias").rpartition(".")
+    bias: Tensor | None = getattr(model.get_submodule(path), name)
+    return bias
 
 
 def _position_ids(segments: Tensor, offset: int) -> Tensor:

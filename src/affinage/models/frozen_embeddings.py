@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from affinage.errors import InputError
 from affinage.models.checkpoint import Kind, load_task_model
-from affinage.models.layout import layout_of
+from affinage.models.layout import LAYOUTS, layout_of
 
 
 def load_frozen_embeddings(
@@ -17,14 +18,15 @@ def load_frozen_embeddings(
 ) -> PreTrainedModel:
     """The stock model of a task without its encoder's layers, only its head to be trained, in eval mode.
 
-    `labels` and `seed` as for `load_task_model`, so that the head starts as that of the whole model does. In sequence
-    and pair tasks it reads the mean over the real tokens, which in a saved model is not noted: load it with this again.
+    `labels` and `seed` as for `load_task_model`, so that the head starts as that of the whole model does. Where a
+    text has one answer it reads the mean over the real tokens, which in a saved model is not noted: load it with this
+    again.
 
     Raises: InputError as `load_task_model`, and for an architecture that is not known.
     """
     model = load_task_model(name_or_path, kind, labels=labels, seed=seed)
     remove_encoder_(model)
-    if kind in ("sequence", "pair"):
+    if kind not in ("token", "span"):
         read_mean_(model)
     return model
 
@@ -33,8 +35,15 @@ def remove_encoder_(model: PreTrainedModel) -> None:
     """Take every encoder layer out of a task model and freeze its embeddings.
 
     What is neither (BERT's pooler, DistilBERT's pre-classifier, the output layer) belongs to the head.
+
+    Raises: InputError for an architecture whose parts are not known one by one.
     """
     layout = layout_of(model.config)
+    if not layout.whole:
+        raise InputError(
+            f"architecture '{model.config.model_type}': no baseline without an encoder is made of it; give a model of "
+            f"{', '.join(sorted(name for name, known in LAYOUTS.items() if known.whole))}"
+        )
     layers = model.get_submodule(layout.layers)
     assert isinstance(layers, nn.ModuleList)
     del layers[:]

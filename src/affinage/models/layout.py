@@ -1,50 +1,11 @@
 """Where each architecture keeps its parts: a table, not code."""
 
-from dataclasses import dataclass
-
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 
 from affinage.errors import InputError
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Names of an architecture's parts. Module paths are relative to the masked language model or to a layer."""
-
-    model_type: str
-    base: str
-    """the encoder without its head"""
-    word_embeddings: str
-    position_embeddings: str
-    token_type_embeddings: str | None
-    embedding_norm: str
-    layers: str
-    query: str
-    key: str
-    value: str
-    attention_output: str
-    attention_norm: str
-    intermediate: str
-    output: str
-    output_norm: str
-    head_dense: str
-    head_norm: str
-    decoder: str
-    """the vocabulary projection: its weight is tied to the word embeddings"""
-    head_activation: str | None
-    """name of the config entry that holds it; None: always GELU"""
-    positions_after_pad: bool
-    """positions count from the pad token's id + 1: the rows of the position table before it are used by no token"""
-    num_hidden_layers: str = "num_hidden_layers"
-    """config entry for the number of layers"""
-    intermediate_size: str = "intermediate_size"
-    """config entry for the width of the feed-forward network"""
-    next_sentence: str | None = None
-    """the head on the pooled first token that says whether a second text follows; not in the masked language model"""
-    dropouts: tuple[str, ...] = ("hidden_dropout_prob", "attention_probs_dropout_prob")
-    """config entries for the dropout of hidden states and of attention"""
-
+from affinage.models.families import FAMILIES, LEGACY_FREE_DEBERTA
+from affinage.models.parts import Layout
 
 _BERT_LAYER = {
     "query": "attention.self.query",
@@ -119,6 +80,7 @@ LAYOUTS: dict[str, Layout] = {
         intermediate_size="hidden_dim",
         dropouts=("dropout", "attention_dropout"),
     ),
+    **FAMILIES,
 }
 
 
@@ -130,12 +92,26 @@ def tensor_of(model: nn.Module, path: str, name: str = "weight") -> Tensor:
 
 
 def layout_of(config: PretrainedConfig) -> Layout:
-    """The layout of a model's config. Raises: InputError for an architecture that has none."""
-    if config.model_type not in LAYOUTS:
-        raise InputError(
-            f"architecture '{config.model_type}' is not supported yet; known: {', '.join(sorted(LAYOUTS))}"
-        )
-    return LAYOUTS[config.model_type]
+    """The layout of a model's config. Raises: InputError for an architecture, or a variant of one, that has none."""
+    kind = config.model_type
+    if kind not in LAYOUTS:
+        raise InputError(f"architecture '{kind}' is not supported yet; known: {', '.join(sorted(LAYOUTS))}")
+    for (architecture, entry), (known, why) in _VARIANTS.items():
+        if architecture == kind and getattr(config, entry, known) != known:
+            raise InputError(f"architecture '{kind}' with {entry}={getattr(config, entry)} is not supported: {why}")
+    if kind == "deberta-v2" and not config.legacy:
+        return LEGACY_FREE_DEBERTA
+    return LAYOUTS[kind]
+
+
+_VARIANTS = {
+    ("deberta-v2", "conv_kernel_size"): (0, "its convolution mixes the texts of a packed row"),
+    ("albert", "inner_group_num"): (1, "its layers are groups of layers"),
+    ("flaubert", "asm"): (False, "its adaptive softmax has no logits"),
+    ("flaubert", "causal"): (False, "it is no bidirectional encoder"),
+    ("flaubert", "n_langs"): (1, "which language a text is in is not known here"),
+}
+"""(architecture, config entry) -> the value that is supported, and why no other."""
 
 
 def position_offset(config: PretrainedConfig) -> int:
@@ -155,8 +131,9 @@ def dropout_settings(config: PretrainedConfig, rate: float | None) -> dict[str, 
 
 def widths_of(config: PretrainedConfig) -> dict[str, int]:
     """`hidden_size`, `num_attention_heads` and `intermediate_size`, whatever the architecture calls them."""
+    inner = layout_of(config).intermediate_size
     return {
         "hidden_size": int(config.hidden_size),
         "num_attention_heads": int(config.num_attention_heads),
-        "intermediate_size": int(getattr(config, layout_of(config).intermediate_size)),
+        "intermediate_size": int(getattr(config, inner)) if inner else 4 * int(config.hidden_size),
     }

@@ -8,7 +8,7 @@ from affinage.models.layout import LAYOUTS, layout_of
 
 def check_next_sentence(architecture: str) -> None:
     """Raises: InputError for an architecture without that head in transformers."""
-    known = sorted(name for name, layout in LAYOUTS.items() if layout.next_sentence is not None)
+    known = sorted(name for name, layout in LAYOUTS.items() if layout.next_sentence)
     if architecture not in known:
         raise InputError(
             f"loss 'nsp' needs a next-sentence head, which the architecture '{architecture}' has not; "

@@ -1,5 +1,6 @@
 """How the weights of one model start another: embeddings, chosen layers and head, across architectures."""
 
+import re
 from collections.abc import Sequence
 from typing import Literal
 
@@ -8,7 +9,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from affinage.errors import InputError
-from affinage.models.layout import Layout, layout_of, position_offset, tensor_of, widths_of
+from affinage.models.layout import layout_of, position_offset, tensor_of, widths_of
+from affinage.models.parts import Layout
 
 _LAYER_PARTS = (
     "query",
@@ -22,12 +24,14 @@ _LAYER_PARTS = (
 )
 
 
-def layer_map(choice: Literal["spread", "even", "odd"] | Sequence[int], teacher: int, student: int) -> tuple[int, ...]:
+def layer_map(
+    choice: Literal["spread", "even", "odd", "first"] | Sequence[int], teacher: int, student: int
+) -> tuple[int, ...]:
     """For each of `student` layers, the index from 0 of the teacher layer it starts from.
 
     spread: round(i (N - 1) / (M - 1)), which keeps the first and the last layer and gives the [0, 2, 4, 7, 9, 11] of
     DistilBERT's extraction script for 6 of 12; with more student than teacher layers it repeats layers.
-    even: 0, 2, 4, …; odd: 1, 3, 5, … (the last of each pair). A list is taken as it is.
+    even: 0, 2, 4, …; odd: 1, 3, 5, … (the last of each pair); first: 0, 1, 2, …. A list is taken as it is.
 
     Raises: InputError where the list has another length, leaves the teacher, or even/odd do not reach the depth.
     """
@@ -38,6 +42,8 @@ def layer_map(choice: Literal["spread", "even", "odd"] | Sequence[int], teacher:
     elif choice == "spread":
         step = (teacher - 1) / (student - 1) if student > 1 else 0.0
         chosen = tuple(int(i * step + 0.5) for i in range(student))
+    elif choice == "first":
+        chosen = tuple(range(student))
     else:
         chosen = tuple(2 * i + (choice == "odd") for i in range(student))
     if any(not 0 <= i < teacher for i in chosen):
@@ -46,6 +52,36 @@ def layer_map(choice: Literal["spread", "even", "odd"] | Sequence[int], teacher:
             f"{list(chosen)}; the teacher has layers 0 to {teacher - 1}"
         )
     return chosen
+
+
+@torch.no_grad()
+def copy_layers_(source: PreTrainedModel, target: PreTrainedModel, *, layers: Sequence[int]) -> None:
+    """All of `source` into a `target` of its architecture and widths, layer i from layer `layers[i]`, bit by bit.
+
+    Raises: InputError where a layer lacks what another has: the first of ModernBERT has no norm before its attention.
+    """
+    layout = layout_of(source.config)
+    lists = "|".join(map(re.escape, (layout.layers, *layout.more_layers)))
+    theirs = source.state_dict()
+    for name, value in target.state_dict().items():
+        origin = re.sub(rf"^({lists})\.(\d+)", lambda found: f"{found[1]}.{layers[int(found[2])]}", name)
+        if origin not in theirs:
+            raise InputError(
+                f"student.layers {list(layers)}: '{origin}' is not in the starting model, whose first layer differs "
+                "from the others: it can only start the first; begin the list with 0 and name 0 once"
+            )
+        value.copy_(theirs[origin])
+
+
+@torch.no_grad()
+def copy_outside_layers_(source: PreTrainedModel, target: PreTrainedModel) -> None:
+    """Embeddings, vocabulary head and whatever else is no layer, into a `target` of the same architecture and width."""
+    layout = layout_of(source.config)
+    lists = tuple(f"{path}." for path in (layout.layers, *layout.more_layers))
+    theirs = source.state_dict()
+    for name, value in target.state_dict().items():
+        if not name.startswith(lists):
+            value.copy_(theirs[name])
 
 
 @torch.no_grad()
@@ -62,8 +98,14 @@ def transfer_(
     `pieces[new_id]` lists the source ids whose mean starts a new vocabulary's embedding; None: same vocabulary.
     A target without token types gets the source's type 0 added to its positions, so that both embed a text alike.
 
-    Raises: InputError where the widths differ.
+    Raises: InputError where the widths differ, or the parts of an architecture are not known one by one.
     """
+    for model in (source, target):
+        if not layout_of(model.config).whole:
+            raise InputError(
+                f"architecture '{model.config.model_type}': its weights can only start a student of the same "
+                "architecture and widths"
+            )
     ours, theirs = layout_of(target.config), layout_of(source.config)
     _check_widths(source, target)
     _copy_word_embeddings(source, target, theirs, ours, pieces)

@@ -34,7 +34,7 @@ class ModelEntry(_Part):
 
 
 class Score(_Part):
-    """One metric of one model on one part of a task; values are fractions in [0, 1]."""
+    """One metric of one model on one part of a task; values are fractions in [0, 1], correlations in [-1, 1]."""
 
     model: str
     task: str
@@ -231,6 +231,8 @@ class Report(_Part):
     costs: tuple[Cost, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
     training: TrainingRun | None = None
+    notes: tuple[str, ...] = ()
+    """what a reader of the scores must know of the data, in sentences"""
     sources: tuple[Source, ...] = ()
     """of `affinage report`: what it was made from, and where and how each was measured"""
     provenance: Provenance
@@ -261,6 +263,12 @@ class Report(_Part):
         if self.scores:
             columns = ("model", "task", "part", "metric", "score %", "95 % interval", "baseline %", "n", "seeds")
             blocks.append(markdown(columns, [_score_row(score) for score in self.scores]))
+        if self.comparisons:
+            from affinage.report.tables import kept_table
+
+            kept = kept_table(self)
+            blocks.append(markdown(kept.columns, kept.rows))
+        blocks += [f"{note}." for note in self.notes]
         blocks += [markdown(*table) for table in speed_tables(self)]
         if self.training:
             blocks.append(markdown(("training", ""), self.training.facts()))

@@ -89,6 +89,7 @@ def score_table(report: Report) -> Table:
     ]
     if any(len(score.seeds) == 1 for score in scores):
         notes.append("1 seed: the interval is over examples alone and says nothing of another training run.")
+    notes += [f"{note}." for note in report.notes]
     if report.comparisons:
         notes.append(
             "Kept, plain: score / reference's score, as the article counts. Kept above the baseline: "
@@ -103,6 +104,14 @@ def metric_table(report: Report) -> Table:
     main = main_metrics(report)
     others = [score for score in report.scores if main[score.task] != score.metric]
     return _scores(report, others, title="Other metrics", notes=())
+
+
+def kept_table(report: Report) -> Table:
+    """What each model keeps of the reference's scores."""
+    rows = [(c.task, c.metric, c.model, _beside(c), *_kept(c), f"{c.n:,}") for c in report.comparisons]
+    reference = report.comparisons[0].reference if report.comparisons else "the reference"
+    columns = ("task", "metric", "model", f"beside {reference}", ">kept, plain %", ">kept above the baseline %", ">n")
+    return Table("What is kept", columns, tuple(rows))
 
 
 def source_table(report: Report) -> Table:

@@ -10,16 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from affinage.models.checkpoint import Kind, load_masked_lm, load_task_model, read_config
+from affinage.models.checkpoint import head_kind, load_masked_lm, load_task_model, read_config
 from affinage.models.layout import layout_of
 
 Ints = NDArray[np.int64]
-
-_HEADS: dict[str, Kind] = {
-    "ForSequenceClassification": "sequence",
-    "ForTokenClassification": "token",
-    "ForQuestionAnswering": "span",
-}
 
 
 class Forward(Protocol):
@@ -77,8 +71,7 @@ def _network(model: str | Path) -> nn.Module:
     weigh as much as several layers. A bare encoder goes the same way, without the pooler that no task here uses.
     """
     config = read_config(model)
-    names = config.architectures or ()
-    kind = next((kind for name in names for suffix, kind in _HEADS.items() if name.endswith(suffix)), None)
+    kind = head_kind(config)
     if kind is not None:
         return load_task_model(model, kind)
     return load_masked_lm(model, allow_fresh_head=True)[0].get_submodule(layout_of(config).base)

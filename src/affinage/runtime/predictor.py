@@ -18,7 +18,7 @@ from affinage.data.task import load_task, task_names
 from affinage.data.words import split_words
 from affinage.decoding.entities import find_entities, words_over_windows
 from affinage.decoding.fill_mask import best_tokens
-from affinage.decoding.labels import ranked_labels
+from affinage.decoding.labels import holding_labels, ranked_labels, sigmoid
 from affinage.decoding.spans import SpanWindow, best_answers
 from affinage.decoding.zero_shot import DEFAULT_TEMPLATE, fill_template, nli_classes, zero_shot_method
 from affinage.errors import InputError, unknown
@@ -27,7 +27,7 @@ from affinage.runtime.inputs import as_list, check_count, check_labels, check_pa
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-ModelKind = Literal["sequence", "pair", "token", "span", "fill_mask"]
+ModelKind = Literal["sequence", "pair", "multi_label", "regression", "token", "span", "fill_mask"]
 Result = dict[str, Any]
 
 _BLOCK = 512  # inputs encoded and decoded at a time: bounds memory whatever the length of the list
@@ -52,19 +52,29 @@ def load(name_or_path: str | Path, *, task: str | None = None) -> "Predictor":
     tokenizer = load_tokenizer(name_or_path)
     check_fit(tokenizer, config, where=name_or_path)
     model = load_masked_lm(name_or_path)[0] if kind == "fill_mask" else load_task_model(name_or_path, kind)
-    return Predictor(model, tokenizer, kind=kind)
+    return Predictor(model, tokenizer, kind=kind, texts=_texts(config, task))
 
 
 class Predictor:
     """A model, its tokenizer and the kind of question it answers."""
 
-    def __init__(self, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerFast", *, kind: ModelKind) -> None:
-        from affinage.models.checkpoint import max_length
+    def __init__(
+        self,
+        model: "PreTrainedModel",
+        tokenizer: "PreTrainedTokenizerFast",
+        *,
+        kind: ModelKind,
+        texts: Literal[1, 2] | None = None,
+    ) -> None:
+        """`texts`: how many of them a number is predicted for (kind "regression"); None: one or two."""
+        from affinage.models.checkpoint import max_length, no_answer_threshold
         from affinage.runtime.engine import TorchEngine
 
         self.kind: ModelKind = kind
+        self._read_number = {None: _text_or_pair, 1: check_text, 2: _premise_hypothesis}[texts]
         self.max_length = min(max_length(model.config), tokenizer.model_max_length)
         """tokens a row may have, special tokens included; longer texts are cut (and say so) or read in windows"""
+        self._no_answer_threshold = no_answer_threshold(model.config)
         mask_id = -1 if tokenizer.mask_token_id is None else tokenizer.mask_token_id
         self._engine = TorchEngine(model, pad_id=tokenizer.pad_token_id, mask_id=mask_id)
         self._tokenizer = tokenizer
@@ -87,6 +97,8 @@ class Predictor:
         |---|---|---|
         | sequence | text | label, score |
         | pair | (premise, hypothesis) | label, score |
+        | multi_label | text | labels, scores (those that hold: probability 0.5 or more, of each for itself) |
+        | regression | text, or (premise, hypothesis) | value |
         | pair, with `labels` | text | sequence, labels, scores (zero-shot; `template`, `method`) |
         | token | text | entities: entity_group, score, word, start, end |
         | span | {"question", "context"} | answer, score, start, end |
@@ -108,6 +120,8 @@ class Predictor:
         check, answer = {
             "sequence": (check_text, self._classify),
             "pair": (_premise_hypothesis, self._classify),
+            "multi_label": (check_text, self._labels),
+            "regression": (self._read_number, self._values),
             "token": (check_text, self._entities),
             "span": (_question_context, self._answers),
             "fill_mask": (self._masked, self._fill),
@@ -125,6 +139,27 @@ class Predictor:
         for i, (logits,) in self._engine.logits(rows, batch_size=batch_size):
             ranked = ranked_labels(logits, self.labels)
             results[i] = {**ranked[0], **_top(ranked, top_k), **_cut(rows[i])}
+        return results
+
+    def _labels(self, texts: list[str], top_k: int | None, batch_size: int) -> list[Result]:
+        rows = encode_texts(self._encoder, texts, max_length=self.max_length)
+        results: list[Result] = [{}] * len(rows)
+        for i, (logits,) in self._engine.logits(rows, batch_size=batch_size):
+            holding = holding_labels(logits, self.labels)
+            found = {"labels": [name for name, _ in holding], "scores": [score for _, score in holding]}
+            every = zip(self.labels, sigmoid(logits), strict=True)
+            ranked = sorted(({"label": name, "score": float(p)} for name, p in every), key=lambda one: -one["score"])  # type: ignore[operator]
+            results[i] = {**found, **_top(ranked, top_k), **_cut(rows[i])}
+        return results
+
+    def _values(self, inputs: list[Any], top_k: int | None, batch_size: int) -> list[Result]:
+        results: list[Result] = [{}] * len(inputs)
+        for paired, encode in ((False, encode_texts), (True, encode_pairs)):
+            places = [i for i, given in enumerate(inputs) if isinstance(given, tuple) == paired]
+            chosen = [inputs[i] for i in places]
+            rows = encode(self._encoder, chosen, max_length=self.max_length)  # type: ignore[operator]
+            for i, (logits,) in self._engine.logits(rows, batch_size=batch_size):
+                results[places[i]] = {"value": float(logits[0]), **_cut(rows[i])}
         return results
 
     def _zero_shot(
@@ -163,7 +198,11 @@ class Predictor:
         for i, (start, end) in self._engine.logits(rows, batch_size=batch_size):
             row = rows[i]
             windows[row.example].append(SpanWindow(start, end, row.offsets, row.sequence_ids == 1))
-        ranked = (best_answers(w, context) for w, context in zip(windows, contexts, strict=True))
+        threshold = self._no_answer_threshold
+        ranked = (
+            best_answers(w, c, allow_no_answer=threshold is not None, no_answer_threshold=threshold or 0.0)
+            for w, c in zip(windows, contexts, strict=True)
+        )
         return [{**answers[0], **_top(answers, top_k)} for answers in ranked]
 
     def _fill(self, texts: list[str], top_k: int | None, batch_size: int) -> list[Result]:
@@ -212,6 +251,10 @@ def _premise_hypothesis(value: Any, where: str) -> tuple[str, str]:
     return check_pair(value, where, keys=("premise", "hypothesis"))
 
 
+def _text_or_pair(value: Any, where: str) -> str | tuple[str, str]:
+    return check_text(value, where) if isinstance(value, str) else _premise_hypothesis(value, where)
+
+
 def _question_context(value: Any, where: str) -> tuple[str, str]:
     return check_pair(value, where, keys=("question", "context"))
 
@@ -224,14 +267,17 @@ def _cut(*rows: Row) -> Result:
     return {"truncated": True} if any(row.truncated for row in rows) else {}
 
 
-_HEADS: dict[str, ModelKind] = {
-    "ForSequenceClassification": "sequence",
-    "ForTokenClassification": "token",
-    "ForQuestionAnswering": "span",
-    "ForMaskedLM": "fill_mask",
-    "ForPreTraining": "fill_mask",
-}
 _OTHER_TASKS: dict[str, ModelKind] = {"fill-mask": "fill_mask", "zero-shot": "pair"}
+
+
+def _texts(config: Any, task: str | None) -> Literal[1, 2] | None:
+    """How many texts an input has, where the task that was asked for or noted says it."""
+    from affinage.models.checkpoint import task_of
+
+    name = task or task_of(config)
+    if name not in task_names():
+        return None
+    return 2 if "hypothesis" in load_task(name).columns else 1
 
 
 def _kind(config: Any, *, where: str, task: str | None) -> ModelKind:
@@ -239,11 +285,12 @@ def _kind(config: Any, *, where: str, task: str | None) -> ModelKind:
 
     Raises: InputError where nothing says it, or the model was made for another kind of task.
     """
-    from affinage.models.checkpoint import task_of
+    from affinage.models.checkpoint import head_kind, task_of
 
     if task is not None and task not in {*task_names(), *_OTHER_TASKS}:
         raise InputError(unknown("task", task, [*task_names(), *_OTHER_TASKS]))
-    head = next((k for a in config.architectures or [] for s, k in _HEADS.items() if a.endswith(s)), None)
+    masked = any(name.endswith(("ForMaskedLM", "ForPreTraining")) for name in config.architectures or [])
+    head: ModelKind | None = "fill_mask" if masked else head_kind(config)
     if head == "sequence" and any(str(name).lower().startswith("entail") for name in (config.id2label or {}).values()):
         head = "pair"
     noted = task_of(config)

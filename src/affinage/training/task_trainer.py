@@ -5,24 +5,33 @@ from pathlib import Path
 from typing import Any
 
 from torch.utils.data import Sampler
-from transformers import (
-    PreTrainedModel,
-    PrinterCallback,
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback
 
 from affinage.data.batches import LabelledRows, LengthGroups
 from affinage.recipe import Training
 from affinage.training.arguments import total_steps, training_arguments
-from affinage.training.cadence import LogWithCheckpoints, TellEpoch
+from affinage.training.cadence import EvaluateAtEnd, LogWithCheckpoints, TellEpoch
 from affinage.training.run_folder import RunFolder
 
 Score = Callable[[PreTrainedModel], Mapping[str, float]]
 """A model -> its scores on the valid part; the first one selects the checkpoint, higher being better."""
+
+
+def selected_by(metric: str) -> dict[str, Any]:
+    """Training arguments of a run whose best checkpoint has the highest score of this name."""
+    return {
+        "metric_for_best_model": f"eval_{metric}",
+        "greater_is_better": True,
+        "include_num_input_tokens_seen": "non_padding",
+    }
+
+
+def best_checkpoint(trainer: Trainer) -> Path:
+    """The folder of the checkpoint with the highest score. Raises: RuntimeError where none was written."""
+    best = trainer.state.best_model_checkpoint
+    if best is None:
+        raise RuntimeError("no checkpoint was written: train first")
+    return Path(best)
 
 
 class TaskTrainer(Trainer):
@@ -45,10 +54,8 @@ class TaskTrainer(Trainer):
             training,
             folder=folder,
             steps=total_steps(training, len(rows), processes=processes),
-            metric_for_best_model=f"eval_{metric}",
-            greater_is_better=True,
             load_best_model_at_end=True,
-            include_num_input_tokens_seen="non_padding",
+            **selected_by(metric),
         )
         self._sampler = LengthGroups(rows.lengths, args.train_batch_size, args.seed)
         super().__init__(
@@ -57,7 +64,7 @@ class TaskTrainer(Trainer):
             train_dataset=rows,
             eval_dataset=[],  # `evaluate` below has its own; the Trainer only asks that there be one
             data_collator=rows.collate,
-            callbacks=[*callbacks, TellEpoch(self._sampler), _EvaluateAtEnd(), LogWithCheckpoints()],
+            callbacks=[*callbacks, TellEpoch(self._sampler), EvaluateAtEnd(), LogWithCheckpoints()],
         )
         self.remove_callback(PrinterCallback)  # it writes to standard output, which is for results
         # The stock losses are means over a batch: the Trainer divides by the accumulation steps itself.
@@ -67,10 +74,7 @@ class TaskTrainer(Trainer):
     @property
     def best_checkpoint(self) -> Path:
         """The folder of the checkpoint with the highest score."""
-        best = self.state.best_model_checkpoint
-        if best is None:
-            raise RuntimeError("no checkpoint was written: train first")
-        return Path(best)
+        return best_checkpoint(self)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return self._sampler
@@ -82,15 +86,3 @@ class TaskTrainer(Trainer):
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
-
-
-class _EvaluateAtEnd(TrainerCallback):
-    """Scores the last step too, where the evenly spread evaluations do not fall on it."""
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> TrainerControl:
-        if state.global_step >= state.max_steps:
-            control.should_evaluate = True
-            control.should_save = True
-        return control

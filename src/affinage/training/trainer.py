@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast, PrinterCallba
 
 from affinage.data.rows import PackedRows
 from affinage.data.streamed import Rows
+from affinage.data.taught import TaughtRows
 from affinage.training.cadence import LogWithCheckpoints, TellEpoch
 from affinage.training.sharding import compute_as_ddp_, gathered, in_pieces
 
@@ -51,8 +52,8 @@ class SumTrainer(Trainer):
         model: nn.Module,
         args: TrainingArguments,
         *,
-        rows: Rows,
-        held_out: PackedRows,
+        rows: Rows | TaughtRows,
+        held_out: PackedRows | TaughtRows,
         tokenizer: PreTrainedTokenizerFast,
         callbacks: list[Any],
         scores: Callable[[], dict[str, float]] = dict,

@@ -4,10 +4,19 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 
 from transformers import TrainerCallback
 
-from affinage.data.examples import Example, PairExample, SpanExample, TextExample, TokenExample
+from affinage.data.examples import (
+    Example,
+    MultiLabelExample,
+    PairExample,
+    RegressionExample,
+    SpanExample,
+    TextExample,
+    TokenExample,
+)
 from affinage.evaluation.evaluator import Prediction, references, score_predictions
 from affinage.evaluation.example_scores import ExampleScores, write_example_scores
 from affinage.evaluation.footprint import model_entry
@@ -39,9 +48,10 @@ def baseline(
 ) -> Report:
     """Score two answers that need no encoder of `model`, and write report and rows of the higher one to `out`.
 
-    "majority": always the commonest training label, all `O`, or no answer. "frozen embeddings": the head that
-    fine-tuning gives `model`, trained by the same recipe on the embeddings alone, at `HEAD_LEARNING_RATE` unless
-    `overrides` say otherwise. Both on the test part, or the valid part where there is none. No model is kept.
+    "majority": always the commonest training label (or set of labels), the mean number, all `O`, or no answer.
+    "frozen embeddings": the head that fine-tuning gives `model`, trained by the same recipe on the embeddings alone, at
+    `HEAD_LEARNING_RATE` unless `overrides` say otherwise. Both on the test part, or the valid part where there is none.
+    No model is kept.
 
     Raises: as `finetune`.
     """
@@ -56,7 +66,8 @@ def baseline(
 
     final = load_frozen_embeddings(best, kind)
     final.to(network.device)  # type: ignore[arg-type]
-    split, examples = ("test", run.data.test) if run.data.test else (run.data.valid_split, run.data.valid)
+    data = run.data
+    split, examples = (data.test_split, data.test) if data.test else (data.valid_split, data.valid)
     learned = run.evaluate(final, examples, name="frozen embeddings", split=split)
     simple = majority(run.data.train, examples, labels)
     scores, rows = score_predictions(run.task, simple, references(examples), name="majority", split=split)
@@ -68,6 +79,7 @@ def baseline(
         # `baseline` of a score is what it must be measured from; these are themselves that.
         scores=tuple(score.model_copy(update={"baseline": None}) for score in (*scores, *learned.scores)),
         training=trained,
+        notes=run.data.notes,
         provenance=run.provenance(command or f"affinage baseline {model} --task {task} --data {data} --out {out}"),
     )
 
@@ -81,17 +93,25 @@ def baseline(
 
 
 def majority(train: Sequence[Example], examples: Sequence[Example], labels: Sequence[str]) -> list[Prediction]:
-    """The same answer for each of `examples`: the commonest label of `train`, `O` for every word, or no answer.
+    """The same answer for each of `examples`: the commonest label, or set of labels, of `train`; its mean number; `O`
+    for every word; or no answer.
 
     Of labels equally common it is the first one.
     """
     counts = Counter(e.label for e in train if isinstance(e, TextExample | PairExample))
     commonest = max(labels, key=lambda label: counts[label], default="")
+    sets = Counter(e.labels for e in train if isinstance(e, MultiLabelExample))
+    commonest_set = max(sorted(sets), key=lambda chosen: sets[chosen], default=())
+    values = [e.value for e in train if isinstance(e, RegressionExample)]
     predicted: list[Prediction] = []
     for example in examples:
         match example:
             case TextExample() | PairExample():
                 predicted.append(commonest)
+            case MultiLabelExample():
+                predicted.append(commonest_set)
+            case RegressionExample():
+                predicted.append(fmean(values))
             case TokenExample():
                 predicted.append(("O",) * len(example.words))
             case SpanExample():

@@ -62,7 +62,7 @@ def compare(systems: Mapping[str, Seeds], baselines: Mapping[str, Seeds], *, ref
 
 
 def _score(model: str, metric_name: str, estimate: Estimate, seeds: Sequence[Scored]) -> Score:
-    low, high = (min(1.0, max(0.0, bound)) for bound in estimate.interval)
+    low, high = (min(1.0, max(metric(metric_name).lowest, bound)) for bound in estimate.interval)
     first = seeds[0]
     return Score(
         model=model,
@@ -87,22 +87,50 @@ def _comparison(
 ) -> Comparison:
     name, seeds, estimate = model
     other, its_seeds, base = reference
+    n = len(seeds[0].examples.rows[metric_name])
+    found = compared_with(
+        (name, estimate),
+        (other, base),
+        task=seeds[0].task,
+        metric_name=metric_name,
+        n=n,
+        floor=floor,
+        informative=informative,
+    )
+    if metric_name == "accuracy" and len(seeds) == len(its_seeds) == 1:
+        exact = {"p_value": mcnemar(_right(seeds[0]), _right(its_seeds[0])), "test": "McNemar"}
+        return found.model_copy(update=exact)
+    return found
+
+
+def compared_with(
+    model: tuple[str, Estimate],
+    reference: tuple[str, Estimate],
+    *,
+    task: str,
+    metric_name: str,
+    n: int,
+    floor: Estimate | None,
+    informative: bool,
+) -> Comparison:
+    """A named figure beside the reference's, from the same resamples; `n` examples are behind them."""
+    name, estimate = model
+    other, base = reference
     difference = estimate - base
     low, high = difference.interval
-    one_each = metric_name == "accuracy" and len(seeds) == len(its_seeds) == 1
     plain = estimate.over(base)
     kept = (estimate - floor).over(base - floor) if floor is not None and informative else None
     return Comparison(
         model=name,
         reference=other,
-        task=seeds[0].task,
+        task=task,
         metric=metric_name,
         difference=difference.value,
         low=low,
         high=high,
-        p_value=mcnemar(_right(seeds[0]), _right(its_seeds[0])) if one_each else difference.p_value,
-        test="McNemar" if one_each else "paired bootstrap",
-        n=len(seeds[0].examples.rows[metric_name]),
+        p_value=difference.p_value,
+        test="paired bootstrap",
+        n=n,
         plain=None if plain is None else plain.value,
         **_bounds("plain", plain),
         baseline=None if floor is None else floor.value,

@@ -15,7 +15,7 @@ from transformers.integrations.integration_utils import TensorBoardCallback
 
 from affinage.data.corpus import corpus_lines, is_held_out
 from affinage.data.documents import document_lines
-from affinage.data.masking import Masker
+from affinage.data.masking import Masker, rarity
 from affinage.data.pair_rows import PairRows
 from affinage.data.pieces import starts_word
 from affinage.data.rows import PackedRows
@@ -25,6 +25,7 @@ from affinage.data.tokens import TokenStore
 from affinage.distillation.objective import Objective
 from affinage.errors import InputError
 from affinage.evaluation.pseudo_perplexity import pseudo_perplexity
+from affinage.models.freezing import frozen_below
 from affinage.recipe import Stage
 from affinage.report.report import TrainingRun
 from affinage.training.allocator import keep_big_buffers
@@ -41,7 +42,7 @@ from affinage.training.run_folder import RunFolder
 from affinage.training.sharding import make_whole_
 from affinage.training.trainer import SumTrainer
 from affinage.training.writing import writing
-from affinage.workflows.streamed_rows import streamed_rows
+from affinage.workflows.streamed_rows import counted_text, streamed_rows
 
 log = logging.getLogger(__name__)
 
@@ -80,26 +81,16 @@ def corpus_rows(
             lines = (line for line in corpus_lines(files) if keep(is_held_out(line, stage.held_out)))
         return TokenStore.build(lines, tokenizer, folder / part)
 
-    size = max(tokenizer.get_vocab().values()) + 1
-    special = np.zeros(size, dtype=bool)
-    special[tokenizer.all_special_ids] = True
-    masker = Masker(stage.masking, tokenizer.mask_token_id, special, np.asarray(starts_word(tokenizer)))
-    rows = partial(
-        PairRows if in_pairs(stage) else PackedRows,
-        masker=masker,
-        cls_id=tokenizer.cls_token_id,
-        sep_id=tokenizer.sep_token_id,
-        pad_id=tokenizer.pad_token_id,
-        row_length=stage.training.row_length,
-        seed=stage.training.seed,
-    )
     if stream is not None:
-        return CorpusRows(*streamed_rows(stream, tokenizer, stage, packed=rows, folder=folder))
+        counted = None if stage.masking.smoothing is None else counted_text(stream, tokenizer, folder)
+        packed = _packing(tokenizer, stage, counted)
+        return CorpusRows(*streamed_rows(stream, tokenizer, stage, packed=packed, folder=folder))
     log.info("tokenising %d corpus files", len(files))
     with processes().main_process_first(), writing("the tokenised corpus", folder):
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / "lock"):  # another run over the same text may be at it
-            train, held_out = rows(store("train", lambda held: not held)), rows(store("held_out", bool))
+            stores = store("train", lambda held: not held), store("held_out", bool)
+    train, held_out = map(_packing(tokenizer, stage, stores[0]), stores)
     for name, part in (("training", train), ("held-out", held_out)):
         if not part.store.tokens:
             raise InputError(
@@ -123,6 +114,27 @@ def corpus_rows(
 def in_pairs(stage: Stage) -> bool:
     """Whether rows hold two texts each, for next-sentence prediction."""
     return any(component.name == "nsp" for component in stage.losses)
+
+
+def _packing(
+    tokenizer: PreTrainedTokenizerFast, stage: Stage, counted: TokenStore | None
+) -> Callable[[TokenStore], PackedRows]:
+    """What makes packed and masked rows of a store; where rare tokens are masked more often, `counted` says which."""
+    size = max(tokenizer.get_vocab().values()) + 1
+    special = np.zeros(size, dtype=bool)
+    special[tokenizer.all_special_ids] = True
+    smoothing = stage.masking.smoothing
+    weights = None if smoothing is None or counted is None else rarity(counted.counts(size), smoothing)
+    masker = Masker(stage.masking, tokenizer.mask_token_id, special, np.asarray(starts_word(tokenizer)), weights)
+    return partial(
+        PairRows if in_pairs(stage) else PackedRows,
+        masker=masker,
+        cls_id=tokenizer.cls_token_id,
+        sep_id=tokenizer.sep_token_id,
+        pad_id=tokenizer.pad_token_id,
+        row_length=stage.training.row_length,
+        seed=stage.training.seed,
+    )
 
 
 def train_stage(
@@ -162,7 +174,8 @@ def train_stage(
             guard.judge_teacher(teacher, rows.held_out, rows.train.store.ids)
     guard.watch(trainer, checkpoint)
     log.info("%d steps of %d rows%s", steps, settings.batch_size, f", from {checkpoint.name}" if checkpoint else "")
-    train(trainer, checkpoint, stop=stop)
+    with frozen_below(objective.student, stage.freeze):
+        train(trainer, checkpoint, stop=stop)
     make_whole_(objective)
     held_out = next(entry for entry in reversed(trainer.state.log_history) if "eval_loss" in entry)
     seen = settings.batch_size * settings.gradient_accumulation_steps * processes().num_processes * steps

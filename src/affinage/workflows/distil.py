@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, set_seed
@@ -13,10 +14,11 @@ from affinage.data.rows import PackedRows
 from affinage.data.streams import Stream, as_stream
 from affinage.data.token_cache import token_folder
 from affinage.distillation.objective import Objective, build_losses, fit_losses
-from affinage.distillation.student import check_student, make_student
+from affinage.distillation.student import check_continued, make_student
 from affinage.errors import InputError
 from affinage.evaluation.footprint import model_entry
 from affinage.models.checkpoint import check_fit, load_masked_lm, load_tokenizer, max_length, weights_fingerprint
+from affinage.models.freezing import check_freeze
 from affinage.models.layout import depth_of
 from affinage.models.shipped import located
 from affinage.recipe import Recipe, Stage
@@ -27,6 +29,7 @@ from affinage.training.model_folder import write_model_folder
 from affinage.training.processes import processes
 from affinage.training.run_folder import RunFolder, refuse_existing
 from affinage.workflows.corpus_stage import corpus_rows, train_stage
+from affinage.workflows.general_stages import distil_in_turn
 from affinage.workflows.teacher_states import check_teacher_cache, teacher_cache
 
 log = logging.getLogger(__name__)
@@ -37,7 +40,7 @@ def distil(
     *,
     corpus: Sequence[str | Path],
     out: str | Path,
-    recipe: str | Path = "distilcamembert",
+    recipe: str | Path | Recipe = "distilcamembert",
     init_from: str | Path | None = None,
     overrides: Mapping[str, str] | None = None,
     overwrite: bool = False,
@@ -47,13 +50,28 @@ def distil(
     """General distillation of a masked language model on raw text; the student is written to the folder `out`.
 
     `init_from` goes on with an earlier student instead of starting from the teacher's layers: with its shape, and the
-    teacher's vocabulary.
+    teacher's vocabulary. Of the recipe, the stages on text are run; several follow one another.
 
     Raises: InputError before any long work for whatever cannot be used.
     """
     began = time.perf_counter()
     refuse_existing(out, overwrite=overwrite)
-    given = read_given(teacher, corpus=corpus, recipe=recipe, init_from=init_from, overrides=overrides)
+    plan = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe, overrides)
+    text = plan.with_stages_on("text")
+    if left := [stage.name for stage in plan.stages if stage.on == "task"]:
+        log.info("left out, since no --task and --data feed it: stage %s", ", ".join(left))
+    if len(text.stages) > 1 or text.stages[0].assistant is not None:
+        return distil_in_turn(
+            teacher,
+            text,
+            corpus=corpus,
+            out=out,
+            init_from=init_from,
+            overwrite=overwrite,
+            command=command or f"affinage distil {teacher} --recipe {plan.name} --corpus … --out {out}",
+            distil_one=partial(distil, corpus=corpus, quiet=quiet),
+        )
+    given = read_given(teacher, corpus=corpus, recipe=text, init_from=init_from, overrides=None)
     plan, stage, files, stream = given.plan, given.stage, given.files, given.stream
     frozen, tokenizer, student, layers = given.teacher, given.tokenizer, given.student, given.layers
     data = fingerprints(files) if stream is None else stream.fingerprints()
@@ -94,7 +112,7 @@ def distil(
         ),
         training=run,
         provenance=provenance(
-            command=command or f"affinage distil {teacher} --recipe {recipe} --corpus … --out {out}",
+            command=command or f"affinage distil {teacher} --recipe {plan.name} --corpus … --out {out}",
             seed=stage.training.seed,
             recipe_sha256=plan.sha256,
             data=data,
@@ -121,7 +139,7 @@ class Given:
     tokenizer: PreTrainedTokenizerFast
     student: PreTrainedModel
     layers: tuple[int, ...] | None
-    """of the teacher, that the student starts from; None where it goes on from an earlier student"""
+    """of the teacher, that the student starts from; None where it starts at random, or from an earlier student"""
 
     @property
     def stage(self) -> Stage:
@@ -133,12 +151,13 @@ def read_given(
     teacher: str | Path,
     *,
     corpus: Sequence[str | Path],
-    recipe: str | Path,
+    recipe: str | Path | Recipe,
     init_from: str | Path | None,
     overrides: Mapping[str, str] | None,
 ) -> Given:
-    """Raises: InputError for whatever cannot be used."""
-    plan = Recipe.load(recipe, overrides)
+    """By the recipe's one stage on text. Raises: InputError for whatever cannot be used."""
+    plan = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe, overrides)
+    plan = plan.with_stages_on("text")
     stage = plan.only_stage("distil")
     losses = build_losses(stage.losses, teacher=True)
     computes_in_bf16(stage.training.precision)
@@ -155,6 +174,7 @@ def read_given(
         )
     set_seed(stage.training.seed)
     student, layers = _student(init_from, frozen, tokenizer, plan)
+    check_freeze(stage.freeze, student)
     fit_losses(losses, student, frozen)
     return Given(plan, files, stream, frozen, tokenizer, student, layers)
 
@@ -162,24 +182,20 @@ def read_given(
 def _student(
     init_from: str | Path | None, teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, plan: Recipe
 ) -> tuple[PreTrainedModel, tuple[int, ...] | None]:
-    """The student to train, and the teacher's layers it starts from; None where it goes on from an earlier student.
+    """The student to train, and the teacher's layers it starts from; None where at random, or from an earlier student.
 
     Raises: InputError where the spec, or the model to go on from, does not fit the teacher.
     """
     if init_from is None:
         student, layers = make_student(teacher, plan.student)
+        if not layers:
+            log.info("the student starts at random")
+            return student, None
         log.info("the student starts from layers %s of the teacher's %d", list(layers), depth_of(teacher.config))
         return student, layers
     student, _ = load_masked_lm(init_from)
     if load_tokenizer(init_from).get_vocab() != tokenizer.get_vocab():
         raise InputError(f"model '{init_from}' has another vocabulary than the teacher; a student shares the teacher's")
-    check_student(plan.student, student)
-    if (ours := student.config.hidden_size) != (theirs := teacher.config.hidden_size):
-        raise InputError(f"model '{init_from}' has hidden size {ours}, the teacher {theirs}: they must be the same")
-    if plan.student.num_hidden_layers not in (None, depth_of(student.config)):
-        raise InputError(
-            f"student.num_hidden_layers {plan.student.num_hidden_layers} differs from the {depth_of(student.config)} "
-            f"layers of '{init_from}': leave it out, or leave --from out"
-        )
+    check_continued(plan.student, student)
     log.info("the student goes on from '%s'", init_from)
     return student, None

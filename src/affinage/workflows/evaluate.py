@@ -9,8 +9,8 @@ import torch
 
 from affinage.data.examples import read_examples
 from affinage.data.features import stride_for
-from affinage.data.readers import find_parts
-from affinage.data.task import load_task
+from affinage.data.readers import find_parts, part_named
+from affinage.data.task import Task, load_task
 from affinage.errors import InputError
 from affinage.evaluation.evaluator import evaluate_model, model_labels
 from affinage.evaluation.footprint import model_entry
@@ -19,7 +19,15 @@ from affinage.models.shipped import located
 from affinage.recipe import Recipe, Training
 from affinage.report.provenance import provenance
 from affinage.report.report import Report
-from affinage.workflows.labelled_data import data_fingerprints, refuse_unknown_labels, rename_labels
+from affinage.workflows.labelled_data import (
+    CHOOSES,
+    REST,
+    data_fingerprints,
+    hold_out,
+    refuse_unknown_labels,
+    rename_labels,
+    slices,
+)
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +45,8 @@ def evaluate(
     """The scores of a fine-tuned model (a folder or hub name) on labelled data.
 
     `task`: None takes the one noted in the model's config. `data`: a file, a hub name, or a folder of parts, of which
-    `split` chooses one (default: test). Labels are matched by name. Texts are cut at the row length the model was
-    fine-tuned with, where its folder has the recipe; else at what the model takes.
+    `split` chooses one (default: test, or what the task reports on in its place). Labels are matched by name. Texts are
+    cut at the row length the model was fine-tuned with, where its folder has the recipe; else at what the model takes.
 
     Raises: InputError or DataError for whatever cannot be used.
     """
@@ -52,10 +60,13 @@ def evaluate(
         raise InputError(f"batch size {batch_size}: must be at least 1")
     tokenizer = load_tokenizer(model)
     check_fit(tokenizer, config, where=model)
-    part, source = _choose(data, split)
+    part, source = _choose(data, split, wanted)
     network = load_task_model(model, wanted.kind)
     examples = read_examples(wanted, source, columns=columns)
-    if wanted.kind != "span":
+    notes = slices(wanted, {"valid" if part == REST else part_named(part): len(examples)})
+    if part == REST:
+        examples, _ = hold_out(examples, CHOOSES)
+    if wanted.kind not in ("span", "regression"):
         examples = rename_labels(examples, model_labels(network))
         refuse_unknown_labels(examples, model_labels(network), where=f"model '{model}'")
     tuned = _fine_tuning(model)
@@ -79,6 +90,7 @@ def evaluate(
         command="evaluate",
         models=(model_entry(network, name=Path(model).name, path=model, folder=located(model)),),
         scores=result.scores,
+        notes=notes,
         provenance=provenance(
             command=command or f"affinage evaluate {model} --task {name} --data {data}",
             seed=None,
@@ -89,14 +101,16 @@ def evaluate(
     )
 
 
-def _choose(data: str | Path, split: str | None) -> tuple[str | None, str]:
-    """The part to evaluate and its source. Raises: InputError where there is none of that name."""
+def _choose(data: str | Path, split: str | None, task: Task) -> tuple[str | None, str]:
+    """The part to evaluate, as it is called in scores, and its source. Raises: InputError where there is none."""
     parts = find_parts(data)
     if "all" in parts:
         if split is not None:
             raise InputError(f"{data}: is one file; --split {split} chooses among the parts of a folder or hub name")
         return None, parts["all"]
-    part = split or "test"
+    if split is None and "test" not in parts and "valid" in parts and task.dev != "valid":
+        return "dev" if task.dev == "test" else REST, parts["valid"]
+    part = part_named(split or "test")
     if part not in parts:
         raise InputError(f"{data}: has no {part} part; choose one with --split: {', '.join(parts)}")
     return part, parts[part]
@@ -108,4 +122,5 @@ def _fine_tuning(model: str | Path) -> Training | None:
     if not path.is_file():
         return None
     recipe = Recipe.load(path)
-    return recipe.stages[-1].training if recipe.kind == "finetune" else None
+    last = recipe.stages[-1]
+    return last.training if recipe.kind == "finetune" or last.on == "task" else None

@@ -56,9 +56,11 @@ def finetune(
 
     final = load_task_model(best, kind)
     final.to(network.device)  # type: ignore[arg-type]
+    if run.task.no_answer:
+        run.tune_no_answer_(final)
     scores: list[Score] = []
     compared: dict[str, PartScores] = {}  # the last part: test, or the only one
-    for split, examples in ((run.data.valid_split, run.data.valid), ("test", run.data.test)):
+    for split, examples in ((run.data.valid_split, run.data.valid), (run.data.test_split, run.data.test)):
         if examples:
             result = run.evaluate(final, examples, name=name, split=split)
             scores += result.scores
@@ -68,6 +70,7 @@ def finetune(
         models=(model_entry(final, name=name, path=out, base=model),),
         scores=tuple(scores),
         training=trained,
+        notes=run.data.notes,
         provenance=run.provenance(command or f"affinage finetune {model} --task {task} --data {data} --out {out}"),
     )
     run.tokenizer.model_max_length = run.length  # longer rows would meet positions that were never fine-tuned

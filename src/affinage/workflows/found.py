@@ -9,6 +9,7 @@ from affinage.errors import InputError
 from affinage.evaluation.example_scores import PartScores, read_example_scores
 from affinage.evaluation.metrics import metric
 from affinage.models.shipped import PREFIX
+from affinage.recipe import Recipe
 from affinage.report.report import Report, Score
 
 log = logging.getLogger(__name__)
@@ -27,8 +28,13 @@ class Found:
 
     @property
     def command(self) -> str:
-        """The verb that wrote it."""
-        return self.report.command
+        """The verb that wrote it; a student that was distilled for a task counts as fine-tuned."""
+        return "finetune" if self.for_task else self.report.command
+
+    @property
+    def for_task(self) -> bool:
+        """Whether a distillation for a task wrote it."""
+        return self.report.command == "distil" and bool(self.report.scores)
 
     @property
     def file(self) -> Path:
@@ -37,14 +43,17 @@ class Found:
 
     @property
     def base(self) -> str:
-        """What a fine-tuned folder, or a baseline's, was made from. Raises: InputError where it is not said."""
+        """What a fine-tuned folder, or a baseline's, was made from; distilled for a task: also by which recipe.
+
+        Raises: InputError where it is not said.
+        """
         base = self.report.models[0].base if self.report.models else None
         if base is None:
             raise InputError(
                 f"'{self.path}' does not say which model it was made from; an older affinage made it: run its command "
                 "again"
             )
-        return base
+        return f"{base} by {Recipe.load(self.path / 'recipe.yaml').name}" if self.for_task else base
 
 
 @dataclass(frozen=True)
@@ -127,7 +136,7 @@ def scored(one: Found) -> Scored:
         examples=examples,
         majority={s.metric: s.baseline for s in report.scores if s.split == part and s.baseline is not None},
         kind=None
-        if report.command == "finetune"
+        if one.command == "finetune"
         else "majority"
         if "majority" in set.intersection(*owners)
         else "frozen embeddings",

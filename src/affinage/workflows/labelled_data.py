@@ -8,19 +8,26 @@ from pathlib import Path
 from affinage.data.corpus import fingerprint
 from affinage.data.examples import (
     Example,
+    MultiLabelExample,
     PairExample,
+    RegressionExample,
     SpanExample,
     TextExample,
     TokenExample,
     labels_of,
     read_examples,
 )
+from affinage.data.features import texts_of
 from affinage.data.readers import find_parts
 from affinage.data.task import Task
 from affinage.errors import DataError, InputError
 
 HELD_OUT = 0.1
 """Share of the training rows that stand in for a missing valid part."""
+CHOOSES = 0.2
+"""Share of a dev part that chooses checkpoint and threshold where the task's `dev` is "both"."""
+REST = "rest of dev"
+"""What is left of that part, to be reported on."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +40,18 @@ class TaskData:
     """empty where the data has no test part"""
     labels: tuple[str, ...]
     valid_split: str
-    """ "valid", or "held-out train" where the data has no valid part"""
+    """ "valid", or "held-out train" where the data has no valid part, or "part of dev" """
+    test_split: str
+    """ "test", or what stands for it: "dev", "rest of dev" """
     sources: dict[str, str]
     """part -> file or hub name"""
+    notes: tuple[str, ...]
+    """what a reader of the scores must know of the data: parts that are slices"""
 
 
 def training_data(task: Task, data: str | Path, *, columns: Mapping[str, str] | None = None) -> TaskData:
-    """Everything that fine-tuning reads; the valid part is a tenth of the training rows where there is none.
+    """Everything that fine-tuning reads; the valid part is a tenth of the training rows where there is none, or where
+    the task reports on it.
 
     Raises: InputError or DataError for whatever cannot be used: no training part, malformed rows, one label only, a
     label of another part that the training part does not have.
@@ -51,6 +63,13 @@ def training_data(task: Task, data: str | Path, *, columns: Mapping[str, str] | 
         raise InputError(f"{data}: has no train part, only {', '.join(parts)}")
     read = {part: read_examples(task, source, columns=columns) for part, source in parts.items()}
     train, valid, split = read["train"], read.get("valid"), "valid"
+    test, test_split = read.get("test", []), "test"
+    if valid and not test and task.dev != "valid":
+        if task.dev == "test":
+            test, valid, test_split = valid, None, "dev"
+        else:
+            test, valid = hold_out(valid, CHOOSES)
+            split, test_split = "part of dev", REST
     if valid is None:
         train, valid = hold_out(train, HELD_OUT)
         split = "held-out train"
@@ -61,9 +80,29 @@ def training_data(task: Task, data: str | Path, *, columns: Mapping[str, str] | 
     found = {label for example in train for label in labels_in(example)}
     if task.kind in ("sequence", "pair") and len(found) < 2:
         raise InputError(f"{parts['train']}: every row has the label '{min(found)}'; a classifier needs at least two")
+    if task.kind == "multi_label" and not found:
+        raise InputError(f"{parts['train']}: no row has a label; a classifier needs at least one")
+    values = {example.value for example in train if isinstance(example, RegressionExample)}
+    if len(values) == 1:
+        raise InputError(f"{parts['train']}: every row has the value {min(values):g}; there is nothing to learn")
     for part in ("valid", "test"):
         refuse_unknown_labels(read.get(part, []), labels, where="the train part")
-    return TaskData(train, valid, read.get("test", []), labels, split, parts)
+    if task.no_answer and all(isinstance(e, SpanExample) and e.answers for e in valid):
+        raise InputError(
+            f"{data}: its {split} part has no question without an answer, on which task '{task.name}' tunes its "
+            "threshold; make some from answerable ones with: affinage unanswerable DATA --out DIR"
+        )
+    notes = slices(task, {part: len(rows) for part, rows in read.items()})
+    return TaskData(train, valid, test, labels, split, test_split, parts, notes)
+
+
+def slices(task: Task, rows: Mapping[str, int]) -> tuple[str, ...]:
+    """Which parts have fewer rows than the task says were published, in sentences."""
+    return tuple(
+        f"{task.name}: its {part} part has {rows[part]:,} of the {official:,} rows published: a slice"
+        for part, official in task.official_rows.items()
+        if 0 < rows.get(part, 0) < official
+    )
 
 
 def refuse_unknown_labels(examples: Sequence[Example], labels: Sequence[str], *, where: str) -> None:
@@ -82,9 +121,11 @@ def labels_in(example: Example) -> tuple[str, ...]:
     match example:
         case TextExample() | PairExample():
             return (example.label,)
+        case MultiLabelExample():
+            return example.labels
         case TokenExample():
             return example.tags
-        case SpanExample():
+        case RegressionExample() | SpanExample():
             return ()
 
 
@@ -123,9 +164,11 @@ def rename_labels(examples: Sequence[Example], names: Sequence[str]) -> list[Exa
         match example:
             case TextExample() | PairExample():
                 renamed.append(replace(example, label=name(example.label)))
+            case MultiLabelExample():
+                renamed.append(replace(example, labels=tuple(sorted({name(label) for label in example.labels}))))
             case TokenExample():
                 renamed.append(replace(example, tags=tuple(name(tag) for tag in example.tags)))
-            case SpanExample():
+            case RegressionExample() | SpanExample():
                 renamed.append(example)
     return renamed
 
@@ -133,12 +176,10 @@ def rename_labels(examples: Sequence[Example], names: Sequence[str]) -> list[Exa
 def _rank(example: Example) -> float:
     """A number in [0, 1) that the example's text decides."""
     match example:
-        case TextExample():
-            text = example.text
-        case PairExample():
-            text = example.first
         case TokenExample():
             text = " ".join(example.words)
         case SpanExample():
             text = example.context
+        case _:
+            text = texts_of(example)[0]
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6]) / 2**48

@@ -8,7 +8,7 @@ import torch
 from transformers import PretrainedConfig
 
 from affinage.distillation.objective import build_losses
-from affinage.distillation.student import student_layers
+from affinage.distillation.student import student_depth, student_layers, student_widths
 from affinage.errors import InputError
 from affinage.losses.vocabulary import CHUNK_ENTRIES
 from affinage.models.build import check_shape
@@ -61,6 +61,8 @@ def plan(
     chosen = Recipe.load(recipe, overrides)
     if chosen.kind == "finetune":
         raise InputError(f"recipe '{chosen.name}' is for finetune; a plan is made for distil and pretrain")
+    if chosen.kind == "distil":
+        chosen = chosen.with_stages_on("text")
     stage = chosen.only_stage(chosen.kind)
     machines = [machine(name) for name in hardware]
     given = _given(model, shape_of_model)
@@ -128,19 +130,22 @@ def shape_of(config: PretrainedConfig) -> Shape:
 
 
 def student_shape(teacher: Shape, spec: StudentSpec) -> Shape:
-    """The student that a recipe makes of a teacher. Raises: InputError where it cannot be made by copying layers."""
+    """The student that a recipe makes of a teacher. Raises: InputError where it cannot be made."""
     theirs = {
         "hidden_size": teacher.hidden_size,
         "num_attention_heads": teacher.heads,
         "intermediate_size": teacher.intermediate_size,
     }
-    for key, value in theirs.items():
-        if getattr(spec, key) not in (None, value):
-            raise InputError(
-                f"student.{key} {getattr(spec, key)} differs from the teacher's {value}; a student starts from the "
-                "teacher's layers and keeps their widths: leave it out"
-            )
-    return replace(teacher, layers=len(student_layers(spec, teacher.layers)))
+    widths = student_widths(spec, theirs)
+    student_layers(spec, teacher.layers)  # the map must fit
+    return replace(
+        teacher,
+        layers=student_depth(spec, teacher.layers),
+        hidden_size=widths["hidden_size"],
+        heads=widths["num_attention_heads"],
+        intermediate_size=widths["intermediate_size"],
+        token_types=0 if spec.architecture == "distilbert" else teacher.token_types,
+    )
 
 
 def fresh_shape(spec: StudentSpec) -> Shape:
@@ -169,4 +174,10 @@ def _given(model: str | Path | None, sizes: str | None) -> Shape | None:
         return None
     if str(model) in SHAPES and not Path(model).exists():
         return SHAPES[str(model)]
-    return shape_of(read_config(model))
+    config = read_config(model)
+    if not layout_of(config).whole:
+        raise InputError(
+            f"the cost of a '{config.model_type}' is not known by arithmetic; measure it with affinage distil … "
+            "--dry-run, or give --shape for an encoder like BERT"
+        )
+    return shape_of(config)

@@ -15,6 +15,7 @@ from affinage.report.tables import report_markdown
 from affinage.training.run_folder import refuse_existing, written_aside
 from affinage.workflows.compare import compare
 from affinage.workflows.found import SCORED, TIMED, TRAINED, Found
+from affinage.workflows.suite import suite_averages
 from affinage.workflows.systems import Systems, gather
 
 log = logging.getLogger(__name__)
@@ -61,15 +62,18 @@ def collect(folders: Sequence[str | Path], *, reference: str | None = None, comm
         compared = compare(of_task, baselines, reference=systems.reference)
         scores += compared.scores
         comparisons += compared.comparisons
+    averages, told = suite_averages(systems.scored, systems.baselines, reference=systems.reference)
+    notes = dict.fromkeys(note for one, _ in systems.found for note in one.report.notes)
     timed = [one for one, _ in systems.found if one.command == TIMED]
     return Report(
         command="report",
         models=systems.models,
-        scores=tuple(scores),
+        scores=(*scores, *averages.scores),
+        notes=(*told, *notes),
         latency=_latency(timed, systems),
         speedups=_speedups(timed, systems),
         costs=_costs(timed, systems),
-        comparisons=tuple(comparisons),
+        comparisons=(*comparisons, *averages.comparisons),
         sources=tuple(_source(one, name) for one, name in systems.found),
         provenance=provenance(
             command=command,

@@ -23,6 +23,14 @@ HELD_OUT_BYTES = 250_000
 """Text of a stream that the held-out loss is measured on, about."""
 SEARCHED_BYTES = 128_000_000
 """Text that it is looked for in, at most."""
+COUNTED_BYTES = 8_000_000
+"""Text of a stream that tokens are counted in where masks depend on how frequent they are, about."""
+
+
+def counted_text(stream: Stream, tokenizer: PreTrainedTokenizerFast, folder: Path) -> TokenStore:
+    """A sample of the stream, the same for all its blocks and whenever the run is resumed."""
+    with processes().main_process_first(), writing("the tokenised corpus", folder):
+        return TokenStore.build(stream.sample(COUNTED_BYTES), tokenizer, folder / "counted")
 
 
 def streamed_rows(

@@ -12,11 +12,19 @@ from transformers.integrations.integration_utils import TensorBoardCallback
 
 from affinage.data.batches import LabelledRows
 from affinage.data.encoding import Row
-from affinage.data.examples import Example
+from affinage.data.examples import Example, SpanExample
 from affinage.data.features import encode, fitted, stride_for, targets
 from affinage.data.task import Task, load_task
 from affinage.errors import InputError
-from affinage.evaluation.evaluator import Evaluation, evaluate_model, pad_id, predict_rows, references, takes_types
+from affinage.evaluation.evaluator import (
+    Evaluation,
+    evaluate_model,
+    pad_id,
+    predict_rows,
+    references,
+    takes_types,
+    tuned_no_answer_threshold,
+)
 from affinage.evaluation.metrics import metric
 from affinage.models.checkpoint import check_fit, load_tokenizer, max_length, read_config, weights_fingerprint
 from affinage.recipe import Recipe, StudentSpec, Training
@@ -33,7 +41,7 @@ from affinage.training.processes import processes
 from affinage.training.progress import RichProgress
 from affinage.training.resume import train
 from affinage.training.run_folder import RunFolder
-from affinage.training.task_trainer import TaskTrainer
+from affinage.training.task_trainer import Score, TaskTrainer
 from affinage.workflows.labelled_data import TaskData, data_fingerprints, training_data
 
 log = logging.getLogger(__name__)
@@ -92,6 +100,28 @@ class TaskRun:
             seeds=(self.training.seed,),
         )
 
+    def scorer(self) -> Score:
+        """What scores a model on the valid part, in which its rows are read once."""
+        examples, expected = self.data.valid, references(self.data.valid)
+        backend = self.tokenizer.backend_tokenizer
+        rows = encode(backend, examples, max_length=self.length, stride=stride_for(self.length))
+
+        def score(network: PreTrainedModel) -> dict[str, float]:
+            predicted = predict_rows(network, examples, rows, pad_id=pad_id(self.tokenizer))
+            return {name: metric(name).score(predicted, expected) for name in self.task.metrics}
+
+        return score
+
+    def tune_no_answer_(self, model: PreTrainedModel) -> None:
+        """Note in the config, where it decides from now on, the no-answer threshold best on the valid part."""
+        valid = [example for example in self.data.valid if isinstance(example, SpanExample)]
+        length = self.length
+        found = tuned_no_answer_threshold(model, self.tokenizer, valid, max_length=length, stride=stride_for(length))
+        model.config.no_answer_threshold = found
+        log.info(
+            "no answer from a margin of %.3f on, tuned on %d questions (%s)", found, len(valid), self.data.valid_split
+        )
+
     def provenance(self, command: str) -> Provenance:
         """The conditions of the run, which ends now."""
         return provenance(
@@ -113,16 +143,29 @@ def read_task_run(
     columns: Mapping[str, str] | None = None,
 ) -> TaskRun:
     """Read everything, the model's weights aside. Raises: InputError or DataError for whatever cannot be used."""
-    began = time.perf_counter()
-    wanted = load_task(task)
     plan = Recipe.load(recipe, overrides)
     training = plan.only_stage("finetune").training
     _refuse_shape(plan.student)
+    return read_planned_run(model, task=task, data=data, plan=plan, training=training, columns=columns)
+
+
+def read_planned_run(
+    model: str | Path,
+    *,
+    task: str,
+    data: str | Path,
+    plan: Recipe,
+    training: Training,
+    columns: Mapping[str, str] | None = None,
+) -> TaskRun:
+    """As `read_task_run`, by a recipe that was read already; rows are as long as `training` says."""
+    began = time.perf_counter()
+    wanted = load_task(task)
     computes_in_bf16(training.precision)
     config = read_config(model)
     tokenizer = load_tokenizer(model)
     check_fit(tokenizer, config, where=model)
-    length = _row_length(training, max_length(config), model)
+    length = row_length(training, max_length(config), model)
     examples = training_data(wanted, data, columns=columns)
     rows = encode(tokenizer.backend_tokenizer, examples.train, max_length=length, stride=stride_for(length))
     _tell(examples, rows, length)
@@ -151,27 +194,20 @@ def train_task_model(
     quiet: bool = False,
 ) -> tuple[Path, TrainingRun]:
     """Train `model` in place, from the last whole checkpoint if there is one. The best checkpoint, and the run."""
-    training, valid = run.training, run.data.valid
+    training = run.training
     set_seed(training.seed)
     keep_big_buffers()
     quicken_dropout_(model)
     rows = LabelledRows(
         run.rows, targets(run.data.train, run.rows, run.data.labels), pad_id(run.tokenizer), takes_types(model)
     )
-    valid_rows = encode(run.tokenizer.backend_tokenizer, valid, max_length=run.length, stride=stride_for(run.length))
-    expected = references(valid)
-
-    def score(network: PreTrainedModel) -> dict[str, float]:
-        predicted = predict_rows(network, valid, valid_rows, pad_id=rows.pad_id)
-        return {name: metric(name).score(predicted, expected) for name in run.task.metrics}
-
     stop, clock = StopOnInterrupt(), Clock(folder.partial / "seconds")
     trainer = TaskTrainer(
         model,
         training,
         rows=rows,
         folder=folder,
-        score=score,
+        score=run.scorer(),
         metric=run.task.metrics[0],
         processes=processes().num_processes,
         callbacks=[
@@ -205,7 +241,8 @@ def _refuse_shape(spec: StudentSpec) -> None:
         raise InputError(f"student.{asked[0]}: fine-tuning keeps the model's shape; of student only dropout can be set")
 
 
-def _row_length(training: Training, limit: int, model: str | Path) -> int:
+def row_length(training: Training, limit: int, model: str | Path) -> int:
+    """Tokens a row may have: what the recipe says, or `limit` where the model takes no more."""
     if training.row_length > limit:
         log.info("rows have %d tokens, all that %s takes (the recipe allows %d)", limit, model, training.row_length)
     return min(training.row_length, limit)
@@ -214,7 +251,10 @@ def _row_length(training: Training, limit: int, model: str | Path) -> int:
 def _tell(data: TaskData, rows: Sequence[Row], length: int) -> None:
     """What was read and cut, in the log."""
     total = len(data.train)
-    log.info("%d rows to train on, %d valid (%s), %d test", total, len(data.valid), data.valid_split, len(data.test))
+    valid, test = len(data.valid), len(data.test)
+    log.info("%d rows to train on, %d valid (%s), %d %s", total, valid, data.valid_split, test, data.test_split)
+    for note in data.notes:
+        log.info("%s", note)
     cut = fitted(rows)
     for count, what in ((cut.truncated, "truncated"), (cut.strided, "read in overlapping windows")):
         if count:

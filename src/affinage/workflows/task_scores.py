@@ -1,0 +1,64 @@
+"""What a student scores beside its teacher, on every part, and how much of the teacher's score it keeps."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel
+
+from affinage.evaluation.evaluator import references, score_predictions
+from affinage.evaluation.example_scores import PartScores
+from affinage.report.report import Comparison, Score
+from affinage.workflows.baseline import majority
+from affinage.workflows.compare import compare
+from affinage.workflows.found import Scored
+from affinage.workflows.task_run import TaskRun
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Scores of the student, then of its teachers, part by part; comparisons on the last part."""
+
+    scores: tuple[Score, ...]
+    comparisons: tuple[Comparison, ...]
+    examples: dict[str, PartScores]
+    """the last part -> what each of its examples adds to the student's scores"""
+    teachers: tuple[str, ...]
+    """as they are called in the scores"""
+
+
+def beside_teacher(run: TaskRun, student: PreTrainedModel, teachers: Sequence[PreTrainedModel]) -> Beside:
+    """Score them all on the valid part, and on the test part if there is one."""
+    names = ("teacher", *(f"teacher_{i}" for i in range(2, len(teachers) + 1)))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    scores: list[Score] = []
+    comparisons: tuple[Comparison, ...] = ()
+    examples: dict[str, PartScores] = {}
+    for split, part in ((run.data.valid_split, run.data.valid), (run.data.test_split, run.data.test)):
+        if not part:
+            continue
+        found: dict[str, tuple[Scored, ...]] = {}
+        for name, model in zip(("student", *names), (student, *teachers), strict=True):
+            result = run.evaluate(model.to(device), part, name=name, split=split)  # type: ignore[arg-type]
+            scores += result.scores
+            found[name] = (_scored(run, name, split, result.examples, None),)
+        simple = majority(run.data.train, part, run.data.labels)
+        _, rows = score_predictions(run.task, simple, references(part), name="majority", split=split)
+        floor = {"majority": (_scored(run, "majority", split, rows, "majority"),)}
+        comparisons = compare(found, floor, reference="teacher").comparisons
+        examples = {split: found["student"][0].examples}
+    return Beside(tuple(scores), comparisons, examples, names)
+
+
+def _scored(run: TaskRun, name: str, split: str, examples: PartScores, kind: str | None) -> Scored:
+    return Scored(
+        folder=Path(name),
+        system=name,
+        task=run.task.name,
+        part=split,
+        seed=run.training.seed,
+        examples=examples,
+        majority={},
+        kind=kind,
+    )
