@@ -51,6 +51,7 @@ FAMILIES = {
     "DeBERTa-v2": Family("deberta-v2"),
     "ModernBERT": Family("modernbert"),
     "EuroBERT": Family("eurobert"),
+    "MobileBERT": Family("mobilebert", {"num_hidden_layers": 2}),
 }
 
 

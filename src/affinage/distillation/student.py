@@ -1,10 +1,11 @@
 """The student of a teacher: fewer layers, or narrower ones, started from the teacher's own weights."""
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 
 from transformers import PreTrainedModel
 
-from affinage.errors import InputError, unknown
+from affinage.errors import InputError
 from affinage.models.build import student_masked_lm
 from affinage.models.layout import depth_of, layout_of, widths_of
 from affinage.models.narrowing import narrow_
@@ -115,7 +116,11 @@ def _check_config(spec: StudentSpec, teacher: PreTrainedModel, *, same: bool) ->
     known = set(teacher.config.to_dict())
     for key in spec.config:
         if key not in known:
-            raise InputError("student.config: " + unknown("entry", key, known))
+            near = get_close_matches(key, known, 1)
+            raise InputError(
+                f"student.config: the config of a {teacher.config.model_type} has no entry '{key}'"
+                + (f". Did you mean '{near[0]}'?" if near else "; leave it out")
+            )
     within, heads = (spec.config.get(key) for key in ("intra_bottleneck_size", "num_attention_heads"))
     heads = heads or spec.num_attention_heads or widths_of(teacher.config)["num_attention_heads"]
     if isinstance(within, int) and isinstance(heads, int) and within % heads:

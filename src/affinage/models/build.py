@@ -114,7 +114,7 @@ def _own_names(config: PretrainedConfig, widths: Mapping[str, int]) -> dict[str,
     return named
 
 
-def _config(spec: StudentSpec, vocabulary: Mapping[str, int], *, like: PretrainedConfig | None) -> PretrainedConfig:
+def _config(spec: StudentSpec, vocabulary: Mapping[str, Any], *, like: PretrainedConfig | None) -> PretrainedConfig:
     """Of the whole shape `spec`; `vocabulary`: its size and special ids."""
     assert spec.architecture and spec.max_length
     after_pad = LAYOUTS[spec.architecture].positions_after_pad

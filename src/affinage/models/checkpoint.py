@@ -22,7 +22,8 @@ from transformers import (
 )
 
 from affinage.errors import InputError
-from affinage.models.layout import dropout_settings, layout_of, position_offset
+from affinage.models.layout import class_names, dropout_settings, layout_of, position_offset
+from affinage.models.packed import without_cache_
 from affinage.models.shipped import located
 
 Kind = Literal["sequence", "pair", "multi_label", "regression", "token", "span"]
@@ -64,6 +65,14 @@ def read_config(name_or_path: str | Path) -> PretrainedConfig:
 
 def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerFast:
     """The fast tokenizer of a model. Raises: InputError where it is missing, slow, or lacks a pad token."""
+    folder = Path(located(name_or_path))
+    merges_alone = (folder / "merges.txt").is_file() and not (folder / "tokenizer.json").is_file()
+    if merges_alone and read_config(folder).model_type == "flaubert":
+        raise InputError(
+            f"model '{name_or_path}': FlauBERT's tokenizer is Moses and a BPE in slow Python, without offsets; put a "
+            "tokenizer.json beside it: a BPE of the library tokenizers from the same vocab.json and merges.txt, "
+            "compared with the slow one on text of yours"
+        )
     tokenizer = _read(name_or_path, lambda name: AutoTokenizer.from_pretrained(name), file="tokenizer_config.json")
     if not tokenizer.is_fast:
         raise InputError(f"model '{name_or_path}': its tokenizer has no fast version (no tokenizer.json, no offsets)")
@@ -131,7 +140,7 @@ def refuse_other_head(name_or_path: str | Path, kind: Kind) -> None:
     """Raises: InputError where the config says that the model was fine-tuned for another kind of task."""
     suffix = _SUFFIXES["sequence" if kind in _PROBLEMS else kind]
     config = read_config(name_or_path)
-    architectures = config.architectures or []
+    architectures = class_names(config)
     heads = [a for a in architectures if any(a.endswith(s) for s in _SUFFIXES.values())]
     if heads and not any(a.endswith(suffix) for a in heads):
         raise InputError(f"model '{name_or_path}' is a {heads[0]}; this task needs a …{suffix}")
@@ -151,7 +160,7 @@ def problem_of(config: PretrainedConfig) -> str | None:
 
 def head_kind(config: PretrainedConfig) -> Kind | None:
     """What the head of a model is for, as its config says; None without one. Pairs of texts are not told from texts."""
-    names = config.architectures or ()
+    names = class_names(config)
     found = next((k for k, suffix in _SUFFIXES.items() if any(name.endswith(suffix) for name in names)), None)
     if found != "sequence":
         return found
@@ -229,6 +238,7 @@ def _load(auto_class: Any, name_or_path: str | Path, **settings: Any) -> tuple[P
             f"model '{name_or_path}': its weights are not those its config.json describes: {_some(inside)} missing or "
             "of another shape; fetch or save the model again"
         )
+    without_cache_(model)
     return model.eval(), fresh
 
 

@@ -114,6 +114,18 @@ _VARIANTS = {
 """(architecture, config entry) -> the value that is supported, and why no other."""
 
 
+def class_names(config: PretrainedConfig) -> list[str]:
+    """The model classes a config names, in the usual form: FlauBERT's are FlaubertWithLMHeadModel and
+    FlaubertForQuestionAnsweringSimple, where others say ForMaskedLM and ForQuestionAnswering.
+    """
+    return [usual_class_name(name) for name in config.architectures or ()]
+
+
+def usual_class_name(name: str) -> str:
+    """`class_names`, for one."""
+    return name.replace("WithLMHeadModel", "ForMaskedLM").removesuffix("Simple")
+
+
 def position_offset(config: PretrainedConfig) -> int:
     """Row of the position table that a text's first token uses."""
     return int(config.pad_token_id) + 1 if layout_of(config).positions_after_pad else 0

@@ -67,9 +67,10 @@ class _Cut:
         tensor_of(self.target, path, name).copy_(value)
 
     def table(self, path: str) -> None:
-        rows = zip(*(tensor_of(m, path).split(_ROWS) for m in (self.target, self.source)), strict=True)
-        for ours, theirs in rows:
-            ours.copy_(theirs.double() @ self.basis)
+        ours, theirs = tensor_of(self.target, path), tensor_of(self.source, path)
+        for start in range(0, len(theirs), _ROWS):
+            rows = slice(start, start + _ROWS)
+            ours[rows] = (theirs[rows].double() @ self.basis).to(ours.dtype)
 
     def norm(self, path: str) -> None:
         self.put(path, self.basis.square().t() @ self.of(path) * self.kept)
@@ -154,7 +155,8 @@ def _basis(source: PreTrainedModel, layout: Layout, gram: Tensor, width: int, ho
         span = torch.linalg.eigh(gram).eigenvectors.flip(1)[:, :width]
         axes = _selection(span.square().sum(1), width)
         left, _, right = torch.linalg.svd(span.t() @ axes)
-        return span @ left @ right
+        turned: Tensor = span @ left @ right
+        return turned
     energy = torch.zeros(len(gram), dtype=torch.float64)
     readers = [layout.word_embeddings, layout.head_dense]
     writers = [layout.head_dense]
@@ -170,7 +172,8 @@ def _basis(source: PreTrainedModel, layout: Layout, gram: Tensor, width: int, ho
 
 def _selection(scores: Tensor, count: int) -> Tensor:
     """(H, count): columns of the identity at the largest scores (H,)."""
-    return one_hot(largest(scores, count), len(scores)).double().t()
+    columns: Tensor = one_hot(largest(scores, count), len(scores)).double().t()
+    return columns
 
 
 def _gram(source: PreTrainedModel, layout: Layout) -> Tensor:
@@ -183,7 +186,7 @@ def _gram(source: PreTrainedModel, layout: Layout) -> Tensor:
     assert isinstance(epsilon, float)
     table = tensor_of(source, layout.word_embeddings)
     gram = torch.zeros(table.shape[1], table.shape[1], dtype=torch.float64)
-    for rows in table.split(_ROWS):
-        embedded = layer_norm(rows.double() + constant, gain.shape, gain, bias, epsilon)
+    for start in range(0, len(table), _ROWS):
+        embedded = layer_norm(table[start : start + _ROWS].double() + constant, gain.shape, gain, bias, epsilon)
         gram += embedded.t() @ embedded
     return gram

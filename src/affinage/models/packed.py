@@ -66,6 +66,20 @@ class NoCache:
         return keys, values
 
 
+def without_cache_(model: PreTrainedModel) -> None:
+    """Give the base `NoCache` whenever it is called without a cache, where the architecture takes one."""
+    layout = layout_of(model.config)
+    if layout.keeps_cache:
+        base = model.get_submodule(layout.base)
+        base.register_forward_pre_hook(_with_no_cache, with_kwargs=True)
+
+
+def _with_no_cache(
+    module: nn.Module, args: tuple[Any, ...], inputs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    return args, inputs if inputs.get("cache") is not None else {**inputs, "cache": NoCache()}
+
+
 def _same_text(segments: Tensor) -> Tensor:
     """(B, T, T) bool. Padding is segment 0 and sees padding: a row that may look at nothing would be NaN."""
     same: Tensor = segments[:, :, None] == segments[:, None, :]

@@ -286,10 +286,11 @@ def _kind(config: Any, *, where: str, task: str | None) -> ModelKind:
     Raises: InputError where nothing says it, or the model was made for another kind of task.
     """
     from affinage.models.checkpoint import head_kind, task_of
+    from affinage.models.layout import class_names
 
     if task is not None and task not in {*task_names(), *_OTHER_TASKS}:
         raise InputError(unknown("task", task, [*task_names(), *_OTHER_TASKS]))
-    masked = any(name.endswith(("ForMaskedLM", "ForPreTraining")) for name in config.architectures or [])
+    masked = any(name.endswith(("ForMaskedLM", "ForPreTraining")) for name in class_names(config))
     head: ModelKind | None = "fill_mask" if masked else head_kind(config)
     if head == "sequence" and any(str(name).lower().startswith("entail") for name in (config.id2label or {}).values()):
         head = "pair"

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from affinage.models.layout import usual_class_name
 from affinage.recipe import Recipe
 from affinage.report.card import model_card
 from affinage.report.report import Report
@@ -23,5 +24,5 @@ def write_model_folder(
     tokenizer.save_pretrained(folder)
     (folder / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
     (folder / "report.json").write_text(report.to_json(), encoding="utf-8")
-    card = model_card(report, base=base, architecture=type(model).__name__, recipe=recipe.name)
+    card = model_card(report, base=base, architecture=usual_class_name(type(model).__name__), recipe=recipe.name)
     (folder / "README.md").write_text(card, encoding="utf-8")
