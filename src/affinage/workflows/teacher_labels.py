@@ -57,7 +57,7 @@ class TeacherLabels:
         config = model.config
         theirs = [name for _, name in sorted((config.id2label or {}).items())]
         spelt = {label.casefold(): label for label in labels}
-        problem = getattr(config, "problem_type", None)
+        problem = "regression" if len(theirs) == 1 else getattr(config, "problem_type", None)
         if problem != "regression" and sorted(name.casefold() for name in theirs) != sorted(spelt):
             raise InputError(
                 f"teacher '{teacher}' knows the labels {', '.join(theirs)}; those of the data are {', '.join(labels)}: "
