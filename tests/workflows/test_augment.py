@@ -9,6 +9,7 @@ import pytest
 
 from affinage.data.examples import PairExample, TextExample, read_examples
 from affinage.data.task import load_task
+from affinage.data.unlabelled import read_unlabelled
 from affinage.data.words import split_words
 from affinage.distillation.augmentation.copies import Augmenter
 from affinage.errors import DataError, InputError
@@ -72,6 +73,7 @@ def test_copies_without_labels_lie_beside_the_originals(model: Path, vec: Path, 
     copies = lines(out / "unlabelled.jsonl")
     assert made.copies == len(copies) > 16
     assert made.originals == 8
+    assert len(read_unlabelled(task, out / "unlabelled.jsonl")) == made.copies  # as distil reads them
     assert all(set(row) == {"text", "copy_of"} for row in copies)
     texts = {e.where: e.text for e in originals if isinstance(e, TextExample)}
     for where, text in texts.items():
