@@ -16,6 +16,7 @@ _PUBLIC = {
     "demo": "affinage.workflows.demo",
     "pretrain": "affinage.workflows.pretrain",
     "distil": "affinage.workflows.distil",
+    "augment": "affinage.workflows.augment",
     "distil_task": "affinage.workflows.distil_task",
     "finetune": "affinage.workflows.finetune",
     "baseline": "affinage.workflows.baseline",

@@ -33,6 +33,8 @@ class Batch:
     for none: (B,) value, (B, C) 0 or 1"""
     context: Tensor | None = None
     """(B, T) bool: tokens of the text that an answer is looked for in. None: every real token"""
+    follows: Tensor | None = None
+    """(B,) int64 of rows of two texts: 0 where the second follows the first, 1 where it does not, or IGNORED"""
     selected: Tensor | None = None
     """(B, T) bool: positions whose vocabulary head is computed (N of them, in row order). None: every real token"""
 
@@ -57,6 +59,8 @@ class Signals:
 
     logits: Tensor | None = None
     """(B, C) or, for small heads, (B, T, C)"""
+    next_sentence: Tensor | None = None
+    """(B, 2): logits of that the second text of a row follows the first, and that it does not"""
     head_input: Tensor | None = None
     """(N, H): what enters the vocabulary projection, at `Batch.head_positions` only"""
     head_weight: Tensor | None = None

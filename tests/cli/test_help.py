@@ -19,6 +19,7 @@ VERBS = [
             "demo",
             "pretrain",
             "distil",
+            "augment",
             "finetune",
             "baseline",
             "evaluate",

@@ -52,7 +52,8 @@ def a_batch(name: str = "") -> Batch:
         labels = torch.tensor([2, IGNORED, 4])
     if name == "regression_hard_labels":
         labels = torch.tensor([0.5, torch.nan, -3.0])
-    return Batch(input_ids=ids, mask=mask, segments=mask.long(), labels=labels)
+    follows = torch.tensor([0, IGNORED, 1])
+    return Batch(input_ids=ids, mask=mask, segments=mask.long(), labels=labels, follows=follows)
 
 
 def signals_of(hidden: Tensor, weight: Tensor, bias: Tensor, batch: Batch, name: str = "") -> Signals:
@@ -61,6 +62,7 @@ def signals_of(hidden: Tensor, weight: Tensor, bias: Tensor, batch: Batch, name:
     logits = {"each token": hidden[-1] @ weight.t(), "start and end": hidden[-1] @ weight[:2].t()}
     return Signals(
         logits=logits.get(LOGITS.get(name, ""), hidden[-1][:, 0] @ weight.t()),
+        next_sentence=hidden[-1][:, 0] @ weight[:2].t(),
         hidden_states=tuple(hidden),
         last_hidden_state=hidden[-1],
         queries=tuple(layers),
@@ -136,7 +138,9 @@ def test_nothing_reaches_the_loss_from_padding(name: str) -> None:
     assert student[0].grad is not None and not student[0].grad[:, ~batch.mask].any()
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if "logits" not in distillation_losses.entry(n).component.needs])
+@pytest.mark.parametrize(
+    "name", [n for n in NAMES if not {"logits", "next_sentence"} & distillation_losses.entry(n).component.needs]
+)
 def test_texts_packed_into_one_row_count_as_in_rows_of_their_own(name: str) -> None:
     """So noise in one of them leaves what the other counts as it was."""
     lengths = [4, 3]

@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 
 from affinage import __version__
 from affinage.cli import (
+    augment,
     baseline,
     benchmark,
     demo,
@@ -35,7 +36,7 @@ from affinage.cli import (
 from affinage.cli.console import say, set_up
 from affinage.cli.faults import explain, foreseen
 
-_RESUMABLE = {"pretrain", "distil", "finetune", "baseline", "demo"}
+_RESUMABLE = {"pretrain", "distil", "finetune", "baseline", "demo", "augment"}
 
 
 class _Verbs(TyperGroup):
@@ -87,6 +88,7 @@ def _affinage(
 app.command()(demo.demo)
 app.command()(pretrain.pretrain)
 app.command()(distil.distil)
+app.command()(augment.augment)
 app.command()(finetune.finetune)
 app.command()(baseline.baseline)
 app.command()(evaluate.evaluate)

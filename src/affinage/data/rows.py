@@ -101,6 +101,20 @@ class EpochSampler(Sampler[tuple[int, int]]):
         return ((self.epoch, int(row)) for row in order)
 
 
-def to_batch(input_ids: Tensor, segments: Tensor, labels: Tensor, places: Tensor | None = None) -> Batch:
+def to_batch(
+    input_ids: Tensor,
+    segments: Tensor,
+    labels: Tensor,
+    places: Tensor | None = None,
+    token_type_ids: Tensor | None = None,
+    follows: Tensor | None = None,
+) -> Batch:
     """The Batch of a collated dictionary; what the model sees does not depend on `places`."""
-    return Batch(input_ids=input_ids, mask=segments > 0, segments=segments, labels=labels)
+    return Batch(
+        input_ids=input_ids,
+        mask=segments > 0,
+        segments=segments,
+        token_type_ids=token_type_ids,
+        labels=labels,
+        follows=follows,
+    )

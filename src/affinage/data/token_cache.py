@@ -22,18 +22,23 @@ def cache_root() -> Path:
 
 
 def token_folder(
-    files: Sequence[Path | str], data: Mapping[str, str], tokenizer: PreTrainedTokenizerFast, *, held_out: float
+    files: Sequence[Path | str],
+    data: Mapping[str, str],
+    tokenizer: PreTrainedTokenizerFast,
+    *,
+    held_out: float,
+    pairs: bool = False,
 ) -> Path | None:
     """The folder for the tokens of `files`, which is named after all that they depend on.
 
-    `data`: their fingerprints. None where a file is not on this machine, and may change under its name, or where the
-    cache cannot be written.
+    `data`: their fingerprints; `pairs`: the ends of documents are kept too. None where a file is not on this machine,
+    and may change under its name, or where the cache cannot be written.
     """
     if any(isinstance(file, str) for file in files):
         return None
     text = [(data[shown(file)], "".join(Path(file).suffixes)) for file in files]  # the suffix says how it is read
     vocabulary = tokenizer.backend_tokenizer.to_str()
-    depends = [__version__, text, hashlib.sha256(vocabulary.encode()).hexdigest(), held_out]
+    depends = [__version__, text, hashlib.sha256(vocabulary.encode()).hexdigest(), held_out, *["pairs"] * pairs]
     key = hashlib.sha256(json.dumps(depends).encode()).hexdigest()[:16]
     folder = cache_root() / "tokens" / key
     try:

@@ -96,6 +96,23 @@ def train_unigram(lines: Iterable[str], spec: TokenizerSpec, *, max_length: int)
     )
 
 
+def with_token_types(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """The same vocabulary with BERT's template: `<s> A </s> B </s>`, the second text and its end of type 1."""
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    first, last = (f"{token}" for token in (tokenizer.cls_token, tokenizer.sep_token))
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"{first} $A {last}",
+        pair=f"{first} $A {last} $B:1 {last}:1",
+        special_tokens=[(first, tokenizer.cls_token_id), (last, tokenizer.sep_token_id)],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        **tokenizer.special_tokens_map,
+        model_max_length=tokenizer.model_max_length,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+    )
+
+
 def _in_order(trained: Tokenizer) -> Tokenizer:
     """The same pieces numbered by falling probability: the trainer's own order differs from run to run.
 

@@ -144,15 +144,17 @@ class Objective(nn.Module):
         labels: Tensor,
         places: Tensor | None = None,
         scales: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        follows: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """() sum of scales[k] * total[k], with gradient, and the totals (K,) of the losses over (B, T) inputs, without.
 
         `places` (B, 2): variant and row, by which the cache knows them; held-out rows, which are seen in evaluation
         mode, are not cached. `scales` (K,): the weights, already divided by what each loss is a mean over; None: the
-        weights.
+        weights. `token_type_ids` (B, T) and `follows` (B,): of rows of two texts.
         """
         scales = self.weights if scales is None else scales
-        batch = to_batch(input_ids, segments, labels)
+        batch = to_batch(input_ids, segments, labels, token_type_ids=token_type_ids, follows=follows)
         batch = replace(batch, selected=self._selected(batch))
         ours = forward_masked_lm(self.student, batch, self._needs)
         return self._sums(ours, self._teacher_signals(batch, places if self.training else None), batch, scales)

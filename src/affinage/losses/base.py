@@ -8,9 +8,11 @@ from torch import Tensor
 from affinage.registry import Registry
 from affinage.signals import Batch, Head, Signals, Sum
 
-NEEDS = frozenset({"head", "hidden_states", "last_hidden_state", "queries", "keys", "values", "logits"})
+NEEDS = frozenset(
+    {"head", "hidden_states", "last_hidden_state", "queries", "keys", "values", "logits", "next_sentence"}
+)
 """What a loss may ask of the forward pass: inputs of the vocabulary head, hidden states of every layer or of the last,
-queries, keys and values of every layer, a small head's logits."""
+queries, keys and values of every layer, a small head's logits, those of the next-sentence head."""
 
 
 class DistillationLoss(Protocol):

@@ -18,7 +18,7 @@ from affinage.signals import Batch, Signals
 
 def forward_masked_lm(model: PreTrainedModel, batch: Batch, needs: frozenset[str]) -> Signals:
     """The signals `needs` of a masked language model: "head", "hidden_states", "last_hidden_state", "queries", "keys",
-    "values".
+    "values"; of one that has the head, "next_sentence".
 
     The vocabulary head is applied at `batch.head_positions` only, and stops before its projection: the (B, T, V)
     logits are never made. In packed rows a token sees its own text alone and positions restart with each text.
@@ -42,6 +42,9 @@ def forward_masked_lm(model: PreTrainedModel, batch: Batch, needs: frozenset[str
     )
     parts: dict[str, Any] = {name: tuple(tensors) for name, tensors in heard.items()}
     signals = replace(signals, **parts)
+    if "next_sentence" in needs and layout.next_sentence:
+        pooled = model.get_submodule(layout.next_sentence)(output.pooler_output)
+        signals = replace(signals, next_sentence=pooled)
     return with_head(model, signals, last, batch) if "head" in needs else signals
 
 

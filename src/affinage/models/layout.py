@@ -57,6 +57,7 @@ LAYOUTS: dict[str, Layout] = {
         decoder="cls.predictions.decoder",
         head_activation="hidden_act",
         positions_after_pad=False,
+        next_sentence="cls.seq_relationship",
     ),
     "distilbert": Layout(
         model_type="distilbert",

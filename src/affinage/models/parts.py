@@ -39,6 +39,8 @@ class Layout:
     """where the decoder is narrower than the head: the rest of the projection (H - H', V)"""
     decoder_bias: str = ""
     """where the projection's bias is not the decoder's"""
+    next_sentence: str = ""
+    """the head on the pooled first token that says whether a second text follows; not in the masked language model"""
     head_activation: str | None = None
     """name of the config entry that holds it; None: always GELU"""
     positions_after_pad: bool = False

@@ -10,6 +10,7 @@ from affinage.report.report import Report
 
 _PIPELINES = {
     "ForMaskedLM": "fill-mask",
+    "ForPreTraining": "fill-mask",
     "ForSequenceClassification": "text-classification",
     "ForTokenClassification": "token-classification",
     "ForQuestionAnswering": "question-answering",

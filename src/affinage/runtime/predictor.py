@@ -290,7 +290,7 @@ def _kind(config: Any, *, where: str, task: str | None) -> ModelKind:
 
     if task is not None and task not in {*task_names(), *_OTHER_TASKS}:
         raise InputError(unknown("task", task, [*task_names(), *_OTHER_TASKS]))
-    masked = any(name.endswith("ForMaskedLM") for name in class_names(config))
+    masked = any(name.endswith(("ForMaskedLM", "ForPreTraining")) for name in class_names(config))
     head: ModelKind | None = "fill_mask" if masked else head_kind(config)
     if head == "sequence" and any(str(name).lower().startswith("entail") for name in (config.id2label or {}).values()):
         head = "pair"

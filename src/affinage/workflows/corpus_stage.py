@@ -14,7 +14,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from transformers.integrations.integration_utils import TensorBoardCallback
 
 from affinage.data.corpus import corpus_lines, is_held_out
+from affinage.data.documents import document_lines
 from affinage.data.masking import Masker, rarity
+from affinage.data.pair_rows import PairRows
 from affinage.data.pieces import starts_word
 from affinage.data.rows import PackedRows
 from affinage.data.streamed import Rows
@@ -61,7 +63,8 @@ def corpus_rows(
     folder: Path,
     stream: Stream | None = None,
 ) -> CorpusRows:
-    """Tokenise the corpus into `folder` (or map what is there) and pack it; of a stream, its first block.
+    """Tokenise the corpus into `folder` (or map what is there) and pack it, in pairs of texts where a loss asks for
+    them; of a stream, its first block.
 
     `folder` may be shared by runs with the same text, vocabulary and share held out.
 
@@ -72,7 +75,10 @@ def corpus_rows(
             raise InputError(f"the model's tokenizer has no {role} token, which masked language modelling needs")
 
     def store(part: str, keep: Callable[[bool], bool]) -> TokenStore:
-        lines = (line for line in corpus_lines(files) if keep(is_held_out(line, stage.held_out)))
+        if in_pairs(stage):
+            lines = document_lines(files, share=stage.held_out, held_out=keep(True))
+        else:
+            lines = (line for line in corpus_lines(files) if keep(is_held_out(line, stage.held_out)))
         return TokenStore.build(lines, tokenizer, folder / part)
 
     if stream is not None:
@@ -91,6 +97,8 @@ def corpus_rows(
                 f"the corpus has no {name} text ({len(train.store)} lines to train on, "
                 f"{len(held_out.store)} held out); give more text, or another share with --set held_out=…"
             )
+        if isinstance(part, PairRows):
+            part.check(name)
     full = train.tokens / (len(train) * stage.training.row_length)
     log.info(
         "%s tokens to train on, packed into %s rows of %d that are %.0f %% full; %s tokens held out",
@@ -101,6 +109,11 @@ def corpus_rows(
         f"{held_out.tokens:,}",
     )
     return CorpusRows(train, held_out)
+
+
+def in_pairs(stage: Stage) -> bool:
+    """Whether rows hold two texts each, for next-sentence prediction."""
+    return any(component.name == "nsp" for component in stage.losses)
 
 
 def _packing(
@@ -114,7 +127,7 @@ def _packing(
     weights = None if smoothing is None or counted is None else rarity(counted.counts(size), smoothing)
     masker = Masker(stage.masking, tokenizer.mask_token_id, special, np.asarray(starts_word(tokenizer)), weights)
     return partial(
-        PackedRows,
+        PairRows if in_pairs(stage) else PackedRows,
         masker=masker,
         cls_id=tokenizer.cls_token_id,
         sep_id=tokenizer.sep_token_id,

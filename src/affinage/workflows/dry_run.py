@@ -16,6 +16,7 @@ from affinage.models.checkpoint import check_fit
 from affinage.training.processes import agreed
 from affinage.training.run_folder import refuse_existing
 from affinage.workflows import distil, pretrain
+from affinage.workflows.corpus_stage import in_pairs
 from affinage.workflows.trial_run import DryRun, Text, trial_run
 
 log = logging.getLogger(__name__)
@@ -66,7 +67,9 @@ def pretrain_dry_run(
     with _text_of(given.files, given.stream, at_least=spec.tokenizer.training_bytes if spec.tokenizer else 0) as text:
         tokenizer = agreed(lambda: pretrain.tokenizer_of(spec, text.files, text.run_folder, given.source))
         set_seed(given.stage.training.seed)
-        model = pretrain.initial_model(spec, tokenizer, given.source, frozen=given.stage.freeze is not None)
+        model = pretrain.initial_model(
+            spec, tokenizer, given.source, frozen=given.stage.freeze is not None, pairs=in_pairs(given.stage)
+        )
         check_fit(tokenizer, model.config, where=out)
         objective = Objective(model, given.stage.losses)
         return trial_run(objective, text, given.plan, teacher=None, tokenizer=tokenizer, quiet=quiet)

@@ -13,13 +13,14 @@ from affinage.data.corpus import corpus_files, fingerprints
 from affinage.data.pieces import parts_in
 from affinage.data.streams import Stream, as_stream
 from affinage.data.token_cache import token_folder
-from affinage.data.vocabulary import train_unigram, train_vocabulary
+from affinage.data.vocabulary import train_unigram, train_vocabulary, with_token_types
 from affinage.distillation.objective import Objective, build_losses
 from affinage.errors import InputError
 from affinage.evaluation.footprint import model_entry
 from affinage.models.build import check_shape, fresh_masked_lm
 from affinage.models.checkpoint import check_fit, load_masked_lm, load_tokenizer, max_length, weights_fingerprint
 from affinage.models.layout import depth_of, layout_of, widths_of
+from affinage.models.next_sentence import check_next_sentence, with_next_sentence_head
 from affinage.models.transfer import layer_map, transfer_
 from affinage.recipe import Recipe, Stage, StudentSpec
 from affinage.report.provenance import provenance
@@ -28,7 +29,7 @@ from affinage.training.arguments import computes_in_bf16
 from affinage.training.model_folder import write_model_folder
 from affinage.training.processes import processes
 from affinage.training.run_folder import RunFolder, refuse_existing
-from affinage.workflows.corpus_stage import corpus_rows, train_stage
+from affinage.workflows.corpus_stage import corpus_rows, in_pairs, train_stage
 
 log = logging.getLogger(__name__)
 
@@ -71,10 +72,14 @@ def pretrain(
     set_seed(stage.training.seed)
     if source is not None and not source[2]:
         log.info("model '%s' has no vocabulary head: it starts at random", init_from)
-    model = initial_model(plan.student, tokenizer, source, frozen=stage.freeze is not None)
+    model = initial_model(plan.student, tokenizer, source, frozen=stage.freeze is not None, pairs=in_pairs(stage))
     check_fit(tokenizer, model.config, where=out)
     with folder.preparing():
-        shared = None if stream is not None else token_folder(files, data, tokenizer, held_out=stage.held_out)
+        shared = (
+            None
+            if stream is not None
+            else token_folder(files, data, tokenizer, held_out=stage.held_out, pairs=in_pairs(stage))
+        )
         rows = corpus_rows(files, tokenizer, stage, folder=shared or folder.partial / "tokens", stream=stream)
     objective = Objective(model, stage.losses)
     run = train_stage(objective, rows, stage, tokenizer=tokenizer, folder=folder, label="pre-training", quiet=quiet)
@@ -137,7 +142,13 @@ def read_given(
     build_losses(stage.losses, teacher=False)
     computes_in_bf16(stage.training.precision)
     files = corpus_files(corpus)
+    if in_pairs(stage):
+        check_next_sentence(plan.student.architecture or "")
     stream = as_stream(files, stage)
+    if stream is not None and in_pairs(stage):
+        raise InputError(
+            "loss 'nsp' needs whole documents, and this corpus is streamed: --set streaming=false, or leave it out"
+        )
     if plan.student.tokenizer is None and init_from is None:
         raise InputError("student.tokenizer is null: without --from there is no vocabulary to use")
     source = None if init_from is None else read_source(init_from)
@@ -158,13 +169,21 @@ def read_source(name: str | Path) -> Source:
 
 
 def initial_model(
-    spec: StudentSpec, tokenizer: PreTrainedTokenizerFast, source: Source | None, *, frozen: bool = False
+    spec: StudentSpec,
+    tokenizer: PreTrainedTokenizerFast,
+    source: Source | None,
+    *,
+    frozen: bool = False,
+    pairs: bool = False,
 ) -> PreTrainedModel:
     """The model that training begins with: random, or of the layers and embeddings of `source`.
 
     With a `spec.tokenizer` the vocabulary is a new one, whose embeddings are built from the source's; else it is the
-    source's. What the source lacks (a vocabulary head) stays random. `frozen`: only the head is to be trained.
+    source's. What the source lacks (a vocabulary head) stays random, as does the next-sentence head that `pairs` need.
+    `frozen`: only the head is to be trained.
     """
+    if pairs:
+        return with_next_sentence_head(initial_model(spec, tokenizer, source, frozen=frozen))
     if source is None:
         return fresh_masked_lm(spec, tokenizer)
     old, old_tokenizer, has_head = source
@@ -233,6 +252,8 @@ def tokenizer_of(
             tokenizer = train_unigram(text.sample(spec.tokenizer.training_bytes), spec.tokenizer, max_length=length)
         else:
             tokenizer = train_vocabulary(text, spec.tokenizer, max_length=length)
+        if spec.architecture == "bert":
+            tokenizer = with_token_types(tokenizer)
         aside = folder.partial / "tokenizer.tmp"
         tokenizer.save_pretrained(aside)
         aside.rename(kept)
