@@ -175,7 +175,7 @@ def test_losses_and_tasks_are_listed(command: Command) -> None:
     assert "1503.02531" in losses["soft_kl"]["source"]
     assert all(name in command("list", "losses") for name in losses)
     tasks = {entry["name"] for entry in json.loads(command("list", "tasks", "--json"))}
-    assert tasks == {"ner", "nli", "qa", "sentiment"}
+    assert {"ner", "nli", "qa", "sentiment", "topics", "rating", "cola", "squad2"} <= tasks
     assert all(name in command("list", "tasks") for name in tasks)
 
 

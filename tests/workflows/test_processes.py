@@ -11,8 +11,10 @@ from safetensors.torch import load_file
 
 from affinage.report.report import Report
 from affinage.workflows.distil import distil
+from affinage.workflows.distil_task import distil_task
 from tiny import save_tiny
-from tiny_data import settings, write_corpus
+from tiny_data import settings, write_corpus, write_task
+from tiny_tasks import tuned_teacher
 
 SETTINGS = {
     "losses": "[{name: soft_kl}, {name: mlm}, {name: hidden_mse}]",  # the last has weights of its own
@@ -47,10 +49,16 @@ def alone(place: Path) -> Report:
 
 def two(place: Path, out: str, *program: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """A distillation by two processes of `program`, each with half of the batch."""
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *program]
     overrides = settings(SETTINGS | {"training.batch_size": "4"})
+    line = ["distil", "camembert-mlm", "--corpus", "texts", "--out", out, "--json", *overrides]
+    return together(place, *program, *line, **variables)
+
+
+def together(place: Path, *program: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Two processes of `program`."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     return subprocess.run(
-        [*launch, "distil", "camembert-mlm", "--corpus", "texts", "--out", out, "--json", *overrides],
+        [*launch, *program],
         cwd=place,
         capture_output=True,
         text=True,
@@ -89,3 +97,34 @@ def test_each_with_its_share_of_the_weights_killed_and_resumed(place: Path, alon
     assert killed.returncode
     assert [path.name for path in (place / "fsdp.partial" / "checkpoints").iterdir()] == ["checkpoint-2"]
     assert_as_one(place, "fsdp", alone, two(place, "fsdp", program, **LAYERS))
+
+
+def test_on_a_task(place: Path) -> None:
+    """Eight rows: all of them in every step, whoever takes which."""
+    data, teacher = write_task(place / "data", "sentiment"), tuned_teacher(place, "sentiment")
+    (place / "mine.yaml").write_text(
+        "name: mine\nsource: original\nkind: distil\nstages:\n"
+        "- {name: layers, on: task, losses: [{name: hidden_mse}]}\n"
+        "- {name: prediction, on: task, losses: [{name: task_soft_kl}, {name: task_labels}]}\n"
+    )
+    shared = {key: value for key, value in SETTINGS.items() if key not in ("losses", "held_out")}
+    one = distil_task(
+        teacher,
+        task="sentiment",
+        data=data,
+        out=place / "task-alone",
+        recipe=place / "mine.yaml",
+        overrides=shared | {"training.batch_size": "8"},
+        quiet=True,
+    ).training
+    line = ["distil", teacher.name, "--task", "sentiment", "--data", "data", "--recipe", "mine.yaml", "--json"]
+    halves = settings(shared | {"training.batch_size": "4"})
+    run = together(place, "-m", "affinage", *line, "--out", "task-ddp", *halves)
+    assert run.returncode == 0, run.stderr
+    both = Report.from_json(run.stdout).training
+    assert one is not None and both is not None and both.tokens == one.tokens
+    for name, points in one.curves.items():
+        assert [v for _, v in both.curves[name]] == pytest.approx([v for _, v in points], rel=1e-4, abs=1e-6)
+    weights, ours = (load_file(place / name / "model.safetensors") for name in ("task-alone", "task-ddp"))
+    for name, weight in weights.items():
+        torch.testing.assert_close(ours[name], weight, rtol=0, atol=1e-5)

@@ -23,4 +23,5 @@ def _with_encoder_of(model: PreTrainedModel, auto_class: Any) -> PreTrainedModel
     base = layout_of(model.config).base
     # Some heads come with a pooler and some without.
     made.get_submodule(base).load_state_dict(model.get_submodule(base).state_dict(), strict=False)
-    return made.eval()
+    made.eval()
+    return made

@@ -140,7 +140,8 @@ class SumTrainer(Trainer):
         rows, size = self._held_out, self.args.eval_batch_size
         mine = range(self.args.process_index, len(rows), self.args.world_size)
         for start in range(0, len(mine), size):
-            yield self._prepare_inputs(rows.collate([rows[(0, row)] for row in mine[start : start + size]]))
+            items: list[Any] = [rows[(0, row)] for row in mine[start : start + size]]
+            yield self._prepare_inputs(rows.collate(items))
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         # Under FSDP `state_dict` is the whole of the model, gathered from all processes, which therefore all come here.

@@ -59,7 +59,7 @@ def logits_cache(
             variants=1,
             rows=len(rows),
             tokens=max(len(row.input_ids) for row in rows.rows) if of_tokens else 1,
-            width=2 if head == "span" else teachers[0].config.num_labels,
+            width=2 if head == "span" else int(teachers[0].config.num_labels or 0),
             dtype="float32" if stage.teacher_cache == "off" else stage.teacher_cache,
             made_of=made_of,
         )

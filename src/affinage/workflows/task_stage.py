@@ -60,7 +60,7 @@ def stage_rows(
     assert head is not None
     if part == "train" and unlabelled:
         more = encode(backend, unlabelled, max_length=length, stride=stride)
-        wanted += [no_target(row, head, student.config.num_labels) for row in more]
+        wanted += [no_target(row, head, int(student.config.num_labels or 0)) for row in more]
         rows += more
     return TaughtRows(rows, wanted, pad_id(run.tokenizer), takes_types(student), stage.training.batch_size)
 
