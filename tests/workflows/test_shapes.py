@@ -13,8 +13,10 @@ from affinage.errors import InputError
 from affinage.models.checkpoint import Kind, load_task_model, load_tokenizer
 from affinage.runtime.engine import TorchEngine
 from affinage.workflows.distil import distil
+from affinage.workflows.finetune import finetune
+from affinage.workflows.predict import predict
 from tiny import SENTENCES, save_tiny
-from tiny_data import ON_TEXT
+from tiny_data import ON_TEXT, STEPS
 
 NARROW = {
     **ON_TEXT,
@@ -23,6 +25,7 @@ NARROW = {
     "student.init": "importance",
     "losses": "[{name: soft_kl}, {name: hidden_mse}]",
 }
+Tasks = dict[str, Path]
 FAMILIES = ("electra", "flaubert", "deberta-v2", "modernbert", "eurobert")
 
 
@@ -75,6 +78,15 @@ def test_task_models_of_more_families_answer(family: str, kind: Kind, tmp_path: 
     rows = [row_of(tokenizer(text).input_ids) for text in SENTENCES[:2]]
     found = dict(engine.logits(rows, batch_size=2))
     assert sorted(found) == [0, 1] and len(found[0]) == (2 if kind == "span" else 1)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_students_of_more_families_are_fine_tuned_and_predict(family: str, tmp_path: Path, labelled: Tasks) -> None:
+    config = {"pre_norm": True} if family == "flaubert" else {}
+    student, out = save_tiny(tmp_path, family, **config), tmp_path / "out"
+    report = finetune(student, task="sentiment", data=labelled["sentiment"], out=out, overrides=STEPS, quiet=True)
+    assert {score.n for score in report.scores} == {8}
+    assert predict(out, ["Un film magnifique."])[0]["label"] in ("negative", "positive", "0", "1")
 
 
 def test_a_flaubert_without_a_tokenizer_json_is_refused_with_its_cure(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def _check_config(spec: StudentSpec, teacher: PreTrainedModel, *, same: bool) ->
     for key in spec.config:
         if key not in known:
             near = get_close_matches(key, known, n=1)
-            hint = f"; did you mean '{near[0]}'?" if near else ": leave it out, or take a teacher whose config has it"
+            hint = f". Did you mean '{near[0]}'?" if near else ": leave it out, or take a teacher whose config has it"
             raise InputError(f"student.config: the config of a {teacher.config.model_type} has no '{key}'{hint}")
     within, heads = (spec.config.get(key) for key in ("intra_bottleneck_size", "num_attention_heads"))
     heads = heads or spec.num_attention_heads or widths_of(teacher.config)["num_attention_heads"]
@@ -181,10 +181,9 @@ def make_student(teacher: PreTrainedModel, spec: StudentSpec) -> tuple[PreTraine
     if widths == theirs:
         _start_(student, teacher, layers)
         return student, layers
-    assert spec.init != "layers"  # check_student demands equal widths
     as_wide = student_masked_lm(teacher, spec, depth=count, widths=theirs, layers=layers)
     _start_(as_wide, teacher, layers)
-    narrow_(as_wide, student, how=spec.init)
+    narrow_(as_wide, student, how="importance" if spec.init == "importance" else "svd")
     return student, layers
 
 
