@@ -72,7 +72,7 @@ def pretrain(
     set_seed(stage.training.seed)
     if source is not None and not source[2]:
         log.info("model '%s' has no vocabulary head: it starts at random", init_from)
-    model = initial_model(plan.student, tokenizer, source, frozen=stage.freeze is not None, pairs=in_pairs(stage))
+    model = initial_model(plan.student, tokenizer, source, frozen=stage.freeze == "encoder", pairs=in_pairs(stage))
     check_fit(tokenizer, model.config, where=out)
     with folder.preparing():
         shared = (
@@ -149,6 +149,8 @@ def read_given(
         raise InputError(
             "loss 'nsp' needs whole documents, and this corpus is streamed: --set streaming=false, or leave it out"
         )
+    if isinstance(stage.freeze, int):
+        raise InputError("stages.0.freeze: a number of layers is for distillation; pre-training freezes the 'encoder'")
     if plan.student.tokenizer is None and init_from is None:
         raise InputError("student.tokenizer is null: without --from there is no vocabulary to use")
     source = None if init_from is None else read_source(init_from)
