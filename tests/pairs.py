@@ -1,21 +1,23 @@
-"""What each recipe for raw text does with each family, tried on tiny models; `python tests/pairs.py` writes it down."""
+"""What each recipe does with each family, tried on tiny models; `python tests/pairs.py` writes it down."""
 
 import re
 import string
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForMaskedLM, PreTrainedModel
+from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
 from affinage.distillation.objective import Objective
 from affinage.distillation.student import make_student
+from affinage.distillation.task_objective import TaskObjective
+from affinage.distillation.task_student import make_task_student
 from affinage.errors import InputError
 from affinage.models.packed import NoCache
 from affinage.recipe import Component, Recipe, Stage, StudentSpec, packaged_recipes
@@ -51,14 +53,13 @@ FAMILIES = {
     "DeBERTa-v2": Family("deberta-v2"),
     "ModernBERT": Family("modernbert"),
     "EuroBERT": Family("eurobert"),
-    "MobileBERT": Family("mobilebert", {"num_hidden_layers": 2}),
+    "MobileBERT": Family("mobilebert", {"embedding_size": 4}),
 }
 
 
-def text_recipes() -> list[str]:
-    """Packaged recipes with a stage of general distillation."""
-    plans = {name: Recipe.load(name) for name in packaged_recipes()}
-    return [name for name, plan in plans.items() if plan.kind == "distil" and _text_stage(plan) is not None]
+def recipes() -> list[str]:
+    """The packaged recipes for distillation."""
+    return [name for name in packaged_recipes() if Recipe.load(name).kind == "distil"]
 
 
 def outcome(recipe: str, label: str, folder: Path) -> str:
@@ -68,17 +69,53 @@ def outcome(recipe: str, label: str, folder: Path) -> str:
     transformers does not load as it was saved.
     """
     family, plan = FAMILIES[label], Recipe.load(recipe)
-    stage = _text_stage(plan)
-    assert stage is not None
-    teacher = _teacher(family)
     torch.manual_seed(3)
     try:
-        student, _ = make_student(teacher, _tiny(plan.student, family))
-        objective = Objective(student, [_smaller(loss) for loss in stage.losses], teacher=teacher).eval()
+        for on in ("text", "task"):
+            stages = [stage for stage in plan.stages if stage.on == on]
+            if student := _taught(plan, stages[:2] + stages[2:][-1:], family, label):
+                student.save_pretrained(folder / on)
+                auto_class = {"text": AutoModelForMaskedLM, "task": AutoModelForSequenceClassification}[on]
+                loaded = auto_class.from_pretrained(folder / on, dtype=torch.float32).eval()
+                ids = _rows(family.architecture)["input_ids"][:, :10]
+                assert torch.equal(_logits(loaded, ids), _logits(student, ids)), (
+                    f"{label} is not loaded as it was saved"
+                )
     except InputError as error:
         return re.sub(rf"(?<![\w-]){family.architecture}(?![\w-])", "…", str(error))
-    inputs = _rows(family.architecture)
-    optimizer = torch.optim.AdamW([*student.parameters(), *objective.loss_parameters().values()], lr=2e-3)
+    return YES
+
+
+def _taught(plan: Recipe, stages: Sequence[Stage], family: Family, label: str) -> PreTrainedModel | None:
+    """The student after a few steps of each stage; None without stages. An assistant teaches the stages after its own.
+
+    Raises: InputError where something does not fit, AssertionError where a loss does not fall.
+    """
+    student, on_task = None, any(stage.on == "task" for stage in stages)
+    teacher = _teacher(family, "sequence" if on_task else "mlm")
+    inputs = (_task_rows if on_task else _rows)(family.architecture)
+    for stage in stages:
+        made = student
+        if stage.assistant is not None or student is None:
+            spec = _tiny(stage.assistant or plan.student, family)
+            made, _ = make_task_student(teacher, spec, "sequence") if on_task else make_student(teacher, spec)
+            student = made if stage.assistant is None else None
+        assert made is not None
+        losses = [_smaller(loss) for loss in stage.losses]
+        objective: Objective = (
+            TaskObjective(made, losses, teachers=[teacher]) if on_task else Objective(made, losses, teacher=teacher)
+        )
+        found = _steps(objective.eval(), inputs)
+        assert found[-1] < found[0], f"{plan.name}, {stage.name}: a {label} student learns nothing: {found}"
+        if stage.assistant is not None:
+            teacher = made
+    return student
+
+
+def _steps(objective: Objective, inputs: dict[str, Tensor]) -> list[float]:
+    """The loss before each step."""
+    parameters = [p for p in objective.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=2e-3)
     scales = objective.weights / objective.counts(inputs).clamp(min=1)
     losses = []
     for _ in range(STEPS):
@@ -87,21 +124,16 @@ def outcome(recipe: str, label: str, folder: Path) -> str:
         loss.backward()
         optimizer.step()
         losses.append(float(loss.detach()))
-    assert losses[-1] < losses[0], f"{recipe} does not teach a {label} student: {losses}"
-    student.save_pretrained(folder)
-    loaded = AutoModelForMaskedLM.from_pretrained(folder, dtype=torch.float32).eval()
-    ids = inputs["input_ids"][:, :10]
-    assert torch.equal(_logits(loaded, ids), _logits(student.eval(), ids)), f"{label} is not loaded as it was saved"
-    return YES
+    return losses
 
 
 def table(cells: Mapping[tuple[str, str], str]) -> str:
     """Markdown: a row a family, a column a recipe; reasons below, each once."""
-    recipes = list(dict.fromkeys(recipe for recipe, _ in cells))
+    columns = list(dict.fromkeys(recipe for recipe, _ in cells))
     reasons = {why: f"({string.ascii_lowercase[i]})" for i, why in enumerate(dict.fromkeys(_reasons(cells)))}
-    lines = [f"| | {' | '.join(f'`{name}`' for name in recipes)} |", "|---|" + "---|" * len(recipes)]
+    lines = [f"| | {' | '.join(f'`{name}`' for name in columns)} |", "|---|" + "---|" * len(columns)]
     for label in FAMILIES:
-        shown = [reasons.get(cells[recipe, label], YES) for recipe in recipes]
+        shown = [reasons.get(cells[recipe, label], YES) for recipe in columns]
         lines.append(f"| {label} | {' | '.join(shown)} |")
     notes = [f"- {mark} {why}" for why, mark in reasons.items()]
     return "\n".join([*lines, "", *notes])
@@ -113,16 +145,12 @@ def in_page() -> str:
 
 
 def _reasons(cells: Mapping[tuple[str, str], str]) -> Iterator[str]:
-    recipes = dict.fromkeys(recipe for recipe, _ in cells)
-    yield from (why for label in FAMILIES for recipe in recipes if (why := cells[recipe, label]) != YES)
+    columns = dict.fromkeys(recipe for recipe, _ in cells)
+    yield from (why for label in FAMILIES for recipe in columns if (why := cells[recipe, label]) != YES)
 
 
-def _text_stage(plan: Recipe) -> Stage | None:
-    return next((stage for stage in plan.stages if getattr(stage, "on", "text") == "text"), None)
-
-
-def _teacher(family: Family) -> PreTrainedModel:
-    model = tiny_model(family.architecture, **family.config)
+def _teacher(family: Family, head: str) -> PreTrainedModel:
+    model = tiny_model(family.architecture, head, **family.config)
     random = torch.Generator().manual_seed(7)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -131,17 +159,39 @@ def _teacher(family: Family) -> PreTrainedModel:
 
 
 def _tiny(spec: StudentSpec, family: Family) -> StudentSpec:
-    """The recipe's student on the scale of teachers with 4 layers, width 16 and 2 heads."""
-    sizes = {"num_hidden_layers": 2, "hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 32}
-    asked = {key: size for key, size in sizes.items() if getattr(spec, key) is not None}
-    return spec.model_copy(update={**asked, **family.asked})
+    """The recipe's student on the scale of teachers with 4 layers, width 16 and 2 heads instead of 12, 768 and 12."""
+    asked: dict[str, Any] = dict(family.asked)
+    if spec.num_hidden_layers is not None:
+        asked["num_hidden_layers"] = min(4, max(1, spec.num_hidden_layers // 3))
+    if spec.hidden_size is not None:
+        asked["hidden_size"] = 8
+    if spec.num_attention_heads is not None:
+        asked["num_attention_heads"] = 2
+    if spec.intermediate_size is not None:
+        asked["intermediate_size"] = spec.intermediate_size * 8 // spec.hidden_size if spec.hidden_size else 32
+    if "intra_bottleneck_size" in spec.config:
+        asked["config"] = {**spec.config, "intra_bottleneck_size": 8}
+    return spec.model_copy(update=asked)
 
 
 def _smaller(loss: Component) -> Component:
     """The loss with relation heads and layers that tiny models have."""
-    least = {"heads": 4, "teacher_layer": 2}
-    params = {key: min(value, least[key]) if key in least else value for key, value in loss.params.items()}  # type: ignore[type-var]
+    most = {"heads": 4, "teacher_layer": 2, "student_layer": 2, "layer": 2}
+    params: dict[str, Any] = dict(loss.params)
+    for key in params.keys() & most.keys():
+        params[key] = min(params[key], most[key])
     return loss.model_copy(update={"params": params})
+
+
+def _task_rows(architecture: str) -> dict[str, Tensor]:
+    """Four short texts with labels, as `to_task_batch` takes them."""
+    tokenizer = tiny_tokenizer(architecture)
+    texts = [tokenizer(text).input_ids[: 8 + i] for i, text in enumerate(SENTENCES[:4])]
+    ids = torch.full((4, 12), int(tokenizer.pad_token_id))
+    for i, text in enumerate(texts):
+        ids[i, : len(text)] = torch.tensor(text)
+    mask = torch.arange(12) < torch.tensor([[len(text)] for text in texts])
+    return {"input_ids": ids, "attention_mask": mask.long(), "labels": torch.tensor([0, 1, 1, 0])}
 
 
 def _rows(architecture: str) -> dict[str, Tensor]:
@@ -169,14 +219,15 @@ def _rows(architecture: str) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def _logits(model: PreTrainedModel, ids: Tensor) -> Tensor:
-    found: Tensor = model(ids, **({"cache": NoCache()} if getattr(model.config, "pre_norm", False) else {})).logits
+    more = {"cache": NoCache()} if getattr(model.config, "pre_norm", False) else {}
+    found: Tensor = model.eval()(ids, **more).logits
     return found
 
 
 def main() -> None:
     disable_progress_bar()
     cells = {}
-    for recipe in text_recipes():
+    for recipe in recipes():
         for label in FAMILIES:
             with tempfile.TemporaryDirectory() as folder:
                 cells[recipe, label] = outcome(recipe, label, Path(folder))

@@ -66,7 +66,7 @@ _OWN: dict[str, dict[str, Any]] = {
         "sep_token_id": 3,
     },
     "eurobert": {"num_key_value_heads": 1, "mask_token_id": 4},
-    "mobilebert": {"embedding_size": 8, "intra_bottleneck_size": 24, "num_feedforward_networks": 1},
+    "mobilebert": {"embedding_size": 4, "intra_bottleneck_size": 24, "num_feedforward_networks": 1},
 }
 
 

@@ -162,6 +162,8 @@ class Stage(_Part):
     """tokens of a streamed corpus that are kept on disk and shuffled together, 4 bytes each"""
     teacher_cache: Annotated[Literal["off", "float16", "float32"], _Words] = "off"
     """keep the teacher's last hidden states on disk: a row that comes again with the same masks is not computed anew"""
+    freeze: Literal["encoder"] | None = None
+    """what pre-training leaves as it is: the encoder with its embeddings; the vocabulary head alone is trained"""
     training: Training = Training()
     guards: Guards = Guards()
 

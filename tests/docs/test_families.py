@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from pairs import FAMILIES, YES, in_page, outcome, table, text_recipes
+from pairs import FAMILIES, YES, in_page, outcome, recipes, table
 
-RECIPES = text_recipes()
+RECIPES = recipes()
 
 
 def committed() -> dict[tuple[str, str], str]:
@@ -16,11 +16,11 @@ def committed() -> dict[tuple[str, str], str]:
     rows = [
         [cell.strip() for cell in line.strip("|").split(" | ")] for line in text.splitlines() if line.startswith("|")
     ]
-    recipes = [name.strip("` ") for name in rows[0][1:]]
+    columns = [name.strip("` ") for name in rows[0][1:]]
     return {
         (recipe, row[0]): reasons.get(cell, cell)
         for row in rows[2:]
-        for recipe, cell in zip(recipes, row[1:], strict=True)
+        for recipe, cell in zip(columns, row[1:], strict=True)
     }
 
 

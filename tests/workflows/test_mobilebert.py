@@ -130,7 +130,7 @@ def test_operations_are_those_of_every_matrix() -> None:
     ("spec", "says"),
     [
         ({"init": "layers", "config": THIN}, "start at random: set student.init to embeddings or random"),
-        ({"init": "embeddings", "config": {"intra_bottleneck": 8}}, "Did you mean 'intra_bottleneck_size'"),
+        ({"init": "embeddings", "config": {"intra_bottleneck": 8}}, "id you mean 'intra_bottleneck_size'"),
         ({"init": "embeddings", "config": {"intra_bottleneck_size": 9}}, "9 is not a multiple of 2 heads"),
         ({"init": "embeddings", "hidden_size": 8}, "student.hidden_size 8 differs from the teacher's 16"),
         ({"init": "importance", "intermediate_size": 8}, "cannot cut the weights of a mobilebert"),

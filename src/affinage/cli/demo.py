@@ -21,8 +21,16 @@ def demo(
         ),
     ] = None,
     teacher: Annotated[
-        str, typer.Option("--teacher", metavar="MODEL", help="Model folder or hub name, with its vocabulary head.")
-    ] = "shipped:teacher",
+        str | None,
+        typer.Option(
+            "--teacher",
+            metavar="MODEL",
+            help="Model folder or hub name, with its vocabulary head. Default: the shipped one.",
+        ),
+    ] = None,
+    english: Annotated[
+        bool, typer.Option("--english", help="English sets, and all-MiniLM-L6-v2 for a teacher, if it is installed.")
+    ] = False,
     quick: Annotated[
         bool,
         typer.Option(
@@ -44,6 +52,7 @@ def demo(
     \b
     affinage demo
     affinage demo --data my-data/ --out mine
+    affinage demo --english --out english
     affinage demo --teacher camembert-base --minutes 60 --out camembert
     """
     from affinage.workflows.demo import demo as run
@@ -52,6 +61,7 @@ def demo(
         out=out,
         data=data,
         teacher=teacher,
+        english=english,
         quick=quick,
         minutes=minutes,
         seed=seed,

@@ -116,11 +116,9 @@ def _check_config(spec: StudentSpec, teacher: PreTrainedModel, *, same: bool) ->
     known = set(teacher.config.to_dict())
     for key in spec.config:
         if key not in known:
-            near = get_close_matches(key, known, 1)
-            raise InputError(
-                f"student.config: the config of a {teacher.config.model_type} has no entry '{key}'"
-                + (f". Did you mean '{near[0]}'?" if near else "; leave it out")
-            )
+            near = get_close_matches(key, known, n=1)
+            hint = f"; did you mean '{near[0]}'?" if near else ": leave it out, or take a teacher whose config has it"
+            raise InputError(f"student.config: the config of a {teacher.config.model_type} has no '{key}'{hint}")
     within, heads = (spec.config.get(key) for key in ("intra_bottleneck_size", "num_attention_heads"))
     heads = heads or spec.num_attention_heads or widths_of(teacher.config)["num_attention_heads"]
     if isinstance(within, int) and isinstance(heads, int) and within % heads:

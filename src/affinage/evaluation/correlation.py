@@ -50,7 +50,7 @@ def spearman_rows(predictions: Sequence[float], references: Sequence[float]) -> 
 
     def moved(by: Floats, ranks: Floats, weights: Floats) -> Floats:
         """Mean over j of (1 where by_i < by_j, 1/2 where equal, minus rank_j) · weight_j."""
-        return _mean_above(by, weights) - (ranks * weights).mean()
+        return np.asarray(_mean_above(by, weights) - (ranks * weights).mean())
 
     both = u * v + moved(x, u, v) + moved(y, v, u)
     own_u = u * u + 2 * moved(x, u, u)

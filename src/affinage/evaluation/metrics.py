@@ -148,7 +148,8 @@ def _mean_of(name: str, parts: tuple[str, ...]) -> Metric:
 
     def aggregate(sums: Floats) -> Floats:
         starts = [0, *ends[:-1]]
-        return np.mean([m.aggregate(sums[..., a:b]) for m, a, b in zip(metrics, starts, ends, strict=True)], axis=0)
+        each = [m.aggregate(sums[..., a:b]) for m, a, b in zip(metrics, starts, ends, strict=True)]
+        return np.asarray(np.mean(each, axis=0))
 
     return Metric(
         name, statistics, aggregate, f"mean of {' and '.join(parts)}", float(np.mean([m.lowest for m in metrics]))

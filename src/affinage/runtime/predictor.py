@@ -157,7 +157,7 @@ class Predictor:
         for paired, encode in ((False, encode_texts), (True, encode_pairs)):
             places = [i for i, given in enumerate(inputs) if isinstance(given, tuple) == paired]
             chosen = [inputs[i] for i in places]
-            rows = encode(self._encoder, chosen, max_length=self.max_length)  # type: ignore[operator]
+            rows = encode(self._encoder, chosen, max_length=self.max_length)
             for i, (logits,) in self._engine.logits(rows, batch_size=batch_size):
                 results[places[i]] = {"value": float(logits[0]), **_cut(rows[i])}
         return results

@@ -35,7 +35,10 @@ def best_checkpoint(trainer: Trainer) -> Path:
 
 
 class TaskTrainer(Trainer):
-    """Minimises the stock model's own cross-entropy on its labels, rows of like length in one batch."""
+    """Minimises the stock model's own loss on its labels (cross-entropy; of a regression the squared error).
+
+    Rows of like length share a batch.
+    """
 
     def __init__(
         self,

@@ -66,8 +66,8 @@ def baseline(
 
     final = load_frozen_embeddings(best, kind)
     final.to(network.device)  # type: ignore[arg-type]
-    data = run.data
-    split, examples = (data.test_split, data.test) if data.test else (data.valid_split, data.valid)
+    parts = run.data
+    split, examples = (parts.test_split, parts.test) if parts.test else (parts.valid_split, parts.valid)
     learned = run.evaluate(final, examples, name="frozen embeddings", split=split)
     simple = majority(run.data.train, examples, labels)
     scores, rows = score_predictions(run.task, simple, references(examples), name="majority", split=split)

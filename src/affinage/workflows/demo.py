@@ -1,4 +1,4 @@
-"""`affinage demo`: the main job on real French, from a teacher to a report, in minutes on two cores."""
+"""`affinage demo`: the main job on real French, or English, from a teacher to a report, in minutes on two cores."""
 
 import json
 import logging
@@ -12,10 +12,11 @@ from affinage.data.readers import find_parts
 from affinage.data.task import load_task
 from affinage.errors import InputError
 from affinage.models.checkpoint import check_fit, load_masked_lm, load_tokenizer, max_length, weights_fingerprint
+from affinage.models.english import english_teacher
 from affinage.models.shipped import shipped_models
 from affinage.report.report import Report
 from affinage.training.run_folder import RunFolder, refuse_existing
-from affinage.workflows.demo_plan import DISTIL_TOKENS, TUNING, kept_plan, plan
+from affinage.workflows.demo_plan import DISTIL_TOKENS, LEAST_STEPS, TUNING, kept_plan, plan
 from affinage.workflows.demo_steps import SYSTEMS, Steps, corpus_of
 from affinage.workflows.labelled_data import data_fingerprints
 from affinage.workflows.predict import predict
@@ -44,13 +45,29 @@ ASKED: Mapping[str, tuple[Any, ...]] = {
         },
     ),
 }
+ASKED_IN_ENGLISH: Mapping[str, tuple[Any, ...]] = {
+    "sentiment": (
+        "Kind staff, generous plates, and we have already booked for next month.",
+        "Two hours in the queue for a cold pie, and nobody so much as said sorry.",
+    ),
+    "ner": ("Helen Carrier has left the town hall of Ripon to run the Embsay Jazz Festival.",),
+    "nli": ({"premise": "The night train came in an hour before it was due.", "hypothesis": "The train was late."},),
+    "qa": (
+        {
+            "question": "Who restored the mill?",
+            "context": "Abandoned in 1952, the mill at Heatherby was restored by Odile Farnley, who grinds the wheat "
+            "of three villages there again.",
+        },
+    ),
+}
 
 
 def demo(
     *,
     out: str | Path = "affinage-demo",
     data: str | Path | None = None,
-    teacher: str | Path = SHIPPED_TEACHER,
+    teacher: str | Path | None = None,
+    english: bool = False,
     quick: bool = True,
     minutes: float = 8.0,
     seed: int = 0,
@@ -62,8 +79,10 @@ def demo(
 
     `data`: a folder with one folder a task (sentiment, ner, nli, qa; one is enough), each with a train and a test part,
     and `corpus` with raw text if there is any; None: the sets that come with affinage. Without a corpus the training
-    texts are one. `quick` goes on with the shipped student where the teacher is the shipped one; else the student
-    starts from the teacher's layers. `minutes` is about what all of it takes.
+    texts are one. `teacher`: None takes the shipped one; with `english` all-MiniLM-L6-v2, which has no vocabulary head,
+    so that one is trained first, and English sets and questions. `quick` goes on with the shipped student where the
+    teacher is the shipped one; else the student starts from the teacher's layers. `minutes` is about what all of it
+    takes.
 
     An interrupted demo is taken up by the same call: finished steps stay.
 
@@ -72,9 +91,11 @@ def demo(
     refuse_existing(out, overwrite=overwrite)
     if not minutes > 0:
         raise InputError(f"minutes {minutes}: must be above 0")
-    root = shipped_data() if data is None else Path(data)
+    root = shipped_data(english=english) if data is None else Path(data)
     sets = task_folders(root)
-    model, _ = load_masked_lm(teacher)
+    if teacher is None:
+        teacher = english_teacher() if english else SHIPPED_TEACHER
+    model, has_head = load_masked_lm(teacher, allow_fresh_head=english)
     tokenizer = load_tokenizer(teacher)
     check_fit(tokenizer, model.config, where=teacher)
     start = SHIPPED_STUDENT if quick and teacher == SHIPPED_TEACHER and SHIPPED_STUDENT in shipped_models() else None
@@ -92,17 +113,27 @@ def demo(
     with folder.preparing():
         corpus = corpus_of(sets, root / "corpus", aside=work / "corpus.txt")
         shares = kept_plan(
-            work / "plan.json", lambda: plan(model, tokenizer, sets, minutes=minutes, distil_tokens=DISTIL_TOKENS)
+            work / "plan.json",
+            lambda: plan(
+                model,
+                tokenizer,
+                sets,
+                minutes=minutes,
+                distil_tokens=DISTIL_TOKENS,
+                least_steps=LEAST_STEPS if english else 1,
+                needs_head=not has_head,
+            ),
         )
     log.info(shares.told(minutes))
     longest = max_length(model.config)
     Steps(work, str(teacher), start, sets, corpus, shares, longest, seed, quiet).run()
-    return _finish(folder, work, list(sets), command=command or f"affinage demo --out {out}")
+    asked = {task: (ASKED_IN_ENGLISH if english else ASKED)[task] for task in sets}
+    return _finish(folder, work, asked, command=command or f"affinage demo{' --english' * english} --out {out}")
 
 
-def shipped_data() -> Path:
-    """The labelled sets that come with affinage, one folder a task."""
-    return Path(str(resources.files("affinage.assets"))) / "data"
+def shipped_data(*, english: bool = False) -> Path:
+    """The labelled sets that come with affinage, French or English, one folder a task."""
+    return Path(str(resources.files("affinage.assets"))) / ("english" if english else "data")
 
 
 def task_folders(root: Path) -> dict[str, Path]:
@@ -126,11 +157,11 @@ def task_folders(root: Path) -> dict[str, Path]:
     return found
 
 
-def _finish(folder: RunFolder, work: Path, tasks: Sequence[str], *, command: str) -> Report:
-    """Predict, report, and move everything to its place."""
+def _finish(folder: RunFolder, work: Path, asked: Mapping[str, tuple[Any, ...]], *, command: str) -> Report:
+    """Predict, report, and move everything to its place. `asked`: task -> what the models are asked."""
     answers = {
-        (task, system): predict(work / "tasks" / f"{system}-{task}", list(ASKED[task]))
-        for task in tasks
+        (task, system): predict(work / "tasks" / f"{system}-{task}", list(inputs))
+        for task, inputs in asked.items()
         for system in SYSTEMS
     }
 
@@ -138,7 +169,7 @@ def _finish(folder: RunFolder, work: Path, tasks: Sequence[str], *, command: str
         for name in (*SYSTEMS, "tasks", "benchmark"):
             (work / name).rename(aside / name)
         _rename_in_texts(aside, work, folder.out)
-        (aside / "predictions.md").write_text(predictions_page(answers), encoding="utf-8")
+        (aside / "predictions.md").write_text(predictions_page(answers, asked), encoding="utf-8")
         write_report_files(collect([aside], reference="teacher", command=command), aside)
         _rename_in_texts(aside, aside, folder.out)
 
@@ -153,12 +184,14 @@ def _rename_in_texts(root: Path, before: Path, after: Path) -> None:
             path.write_text(said.replace(str(before), str(after)), encoding="utf-8")
 
 
-def predictions_page(answers: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]]) -> str:
+def predictions_page(
+    answers: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]], asked: Mapping[str, tuple[Any, ...]]
+) -> str:
     """What both models say of the sentences, as Markdown."""
     lines = ["# What the models say", ""]
     for task in dict.fromkeys(task for task, _ in answers):
         lines += [f"## {task}", ""]
-        for number, given in enumerate(ASKED[task]):
+        for number, given in enumerate(asked[task]):
             lines += [f"> {' | '.join(given.values()) if isinstance(given, Mapping) else given}", ""]
             for system in SYSTEMS:
                 said = json.dumps(answers[task, system][number], ensure_ascii=False)

@@ -27,8 +27,12 @@ _LEAST_FREE = 0.3
 """of the demo's time that is shared out, however short it is"""
 _DISTIL_SHARE, _TUNE_SHARE, _BENCHMARK_SHARE = 0.25, 0.6, 0.07
 """of the time that is left; the rest is for what takes longer than it should"""
-_STUDENT, _BASELINE, _DISTIL = 0.6, 0.1, 1.5
-"""time of a student's, a baseline's and a distillation's step, in steps of the teacher over as many tokens"""
+_STUDENT, _BASELINE, _DISTIL, _HEAD = 0.6, 0.1, 1.5, 0.6
+"""time of a student's, a baseline's, a distillation's and a head's step, in steps of the teacher over as many tokens"""
+_HEAD_SHARE = 0.4
+"""of the distillation's time, where the teacher's vocabulary head is trained first"""
+LEAST_STEPS = 48
+"""of fine-tuning on the English sets, where time is plenty: they are small, and take more epochs"""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,19 @@ class Plan:
     """task -> optimizer steps"""
     seconds_per_cell: float
     """of the benchmark, which has five"""
+    head_steps: int = 0
+    """of the vocabulary head, where the teacher has none"""
+
+    def head_settings(self, *, longest: int, seed: int) -> dict[str, str]:
+        """Recipe overrides of training a vocabulary head."""
+        return {
+            "training.max_steps": str(self.head_steps),
+            "training.batch_size": str(DISTIL_ROWS),
+            "training.row_length": str(min(DISTIL_LENGTH, longest)),
+            "training.evaluations": "1",
+            "training.seed": str(seed),
+            "held_out": "0.03",
+        }
 
     def distil_settings(self, *, longest: int, seed: int, fresh: bool) -> dict[str, str]:
         """Recipe overrides of the distillation; a student that has learned before learns at a lower rate."""
@@ -73,6 +90,8 @@ class Plan:
             "student.dropout": "0",
             "training.seed": str(seed),
             "held_out": "0.03",
+            # A head of some hundred steps may predict no better than frequencies; the demo goes on and says so.
+            **({"guards.bad_teacher": "warn"} if self.head_steps else {}),
         }
 
     def tune_settings(self, task: str, *, longest: int, seed: int) -> dict[str, str]:
@@ -92,7 +111,8 @@ class Plan:
         """What a person is told of it."""
         steps = ", ".join(f"{task} {steps}" for task, steps in self.tune_steps.items())
         speed = f"this machine trains the teacher at {self.tokens_per_second:,.0f} tokens a second"
-        return f"{speed}; for {minutes:g} minutes: {self.distil_steps} steps of distillation, fine-tuning {steps}"
+        head = f"{self.head_steps} steps for the teacher's vocabulary head, " if self.head_steps else ""
+        return f"{speed}; for {minutes:g} minutes: {head}{self.distil_steps} steps of distillation, fine-tuning {steps}"
 
 
 def kept_plan(path: Path, make: Callable[[], Plan]) -> Plan:
@@ -109,8 +129,12 @@ def plan(
     *,
     minutes: float,
     distil_tokens: int,
+    least_steps: int = 1,
+    needs_head: bool = False,
 ) -> Plan:
     """Share out `minutes` among distillation (in steps of `distil_tokens`) and the tasks of `data`.
+
+    `least_steps`: of fine-tuning, where time is plenty. `needs_head`: the teacher's vocabulary head is trained first.
 
     Raises: InputError or DataError where the data of a task cannot be read.
     """
@@ -119,16 +143,19 @@ def plan(
     seconds = 0.0
     for task, folder in data.items():
         count, tokens = _size(task, folder, tokenizer)
-        wanted[task] = max(1, round(TUNING[task].epochs * count / TUNING[task].batch))
+        wanted[task] = max(least_steps, round(TUNING[task].epochs * count / TUNING[task].batch))
         seconds += wanted[task] * TUNING[task].batch * tokens * (1 + _STUDENT + _BASELINE) / speed
     fixed = _FIXED_SECONDS + _FIXED_SECONDS_A_TASK * len(data)
     free = max(60 * minutes - fixed, _LEAST_FREE * 60 * minutes)
     scale = min(1.0, free * _TUNE_SHARE / seconds)
+    steps = free * _DISTIL_SHARE * speed / distil_tokens  # if each took as long as one of the teacher's
+    head = _HEAD_SHARE if needs_head else 0.0
     return Plan(
         tokens_per_second=speed,
-        distil_steps=max(2, int(free * _DISTIL_SHARE * speed / _DISTIL / distil_tokens)),
+        distil_steps=max(2, int(steps * (1 - head) / _DISTIL)),
         tune_steps={task: max(2, int(steps * scale)) for task, steps in wanted.items()},
         seconds_per_cell=free * _BENCHMARK_SHARE / 5,
+        head_steps=max(2, int(steps * head / _HEAD)) if needs_head else 0,
     )
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from affinage.data.examples import Example, PairExample, SpanExample, TextExample, TokenExample, read_examples
+from affinage.data.examples import read_examples
+from affinage.data.features import texts_of
 from affinage.data.readers import find_parts
 from affinage.data.task import load_task
-from affinage.data.words import join_words
 from affinage.errors import InputError
 from affinage.models.checkpoint import load_masked_lm, load_tokenizer
 from affinage.models.shipped import located
@@ -19,6 +19,7 @@ from affinage.workflows.benchmark import LENGTHS, benchmark
 from affinage.workflows.demo_plan import Plan
 from affinage.workflows.distil import distil
 from affinage.workflows.finetune import finetune
+from affinage.workflows.pretrain import pretrain
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +63,9 @@ class Steps:
     def all(self) -> list[Step]:
         """Every step, in order."""
         steps: list[Step] = [
-            ("teacher", "copying the teacher", self._copy_teacher),
+            ("teacher", "a vocabulary head for the teacher", self._train_head)
+            if self.plan.head_steps
+            else ("teacher", "copying the teacher", self._copy_teacher),
             ("student", "distilling the student", self._distil),
         ]
         for task in self.sets:
@@ -81,6 +84,10 @@ class Steps:
             load_masked_lm(self.teacher)[0].save_pretrained(aside)
             load_tokenizer(self.teacher).save_pretrained(aside)
         aside.rename(to)
+
+    def _train_head(self, to: Path) -> None:
+        settings = self.plan.head_settings(longest=self.longest, seed=self.seed)
+        pretrain([self.corpus], out=to, recipe="mlm-head", init_from=self.teacher, overrides=settings, quiet=self.quiet)
 
     def _distil(self, to: Path) -> None:
         settings = self.plan.distil_settings(longest=self.longest, seed=self.seed, fresh=self.start is None)
@@ -112,7 +119,7 @@ def corpus_of(sets: Mapping[str, Path], given: Path, *, aside: Path) -> Path:
     texts: dict[str, None] = {}
     for task, folder in sets.items():
         for example in read_examples(load_task(task), find_parts(folder)["train"]):
-            texts.update(dict.fromkeys(" ".join(text.split()) for text in texts_in(example)))
+            texts.update(dict.fromkeys(" ".join(text.split()) for text in texts_of(example)))
     if sum(map(len, texts)) < _SHORTEST_CORPUS:
         raise InputError(
             f"the training texts hold fewer than {_SHORTEST_CORPUS:,} characters, too few to distil on; put raw text "
@@ -120,16 +127,3 @@ def corpus_of(sets: Mapping[str, Path], given: Path, *, aside: Path) -> Path:
         )
     aside.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
     return aside
-
-
-def texts_in(example: Example) -> tuple[str, ...]:
-    """What an example says, as running text."""
-    match example:
-        case TextExample():
-            return (example.text,)
-        case PairExample():
-            return example.first, example.second
-        case TokenExample():
-            return (join_words(example.words)[0],)
-        case SpanExample():
-            return example.context, example.question

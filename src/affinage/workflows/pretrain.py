@@ -5,8 +5,9 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
-from transformers import PreTrainedModel, PreTrainedTokenizerFast, set_seed
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast, set_seed
 
 from affinage.data.corpus import corpus_files, fingerprints
 from affinage.data.pieces import parts_in
@@ -18,7 +19,7 @@ from affinage.errors import InputError
 from affinage.evaluation.footprint import model_entry
 from affinage.models.build import check_shape, fresh_masked_lm
 from affinage.models.checkpoint import check_fit, load_masked_lm, load_tokenizer, max_length, weights_fingerprint
-from affinage.models.layout import depth_of, widths_of
+from affinage.models.layout import depth_of, layout_of, widths_of
 from affinage.models.next_sentence import check_next_sentence, with_next_sentence_head
 from affinage.models.transfer import layer_map, transfer_
 from affinage.recipe import Recipe, Stage, StudentSpec
@@ -47,7 +48,8 @@ def pretrain(
     """Train a masked language model on raw text and write it to the folder `out`.
 
     `init_from` starts from an existing model: with its vocabulary where the recipe's `student.tokenizer` is null, else
-    with a new one whose embeddings are built from the old (shared pieces copied, others averaged from their parts).
+    with a new one whose embeddings are built from the old (shared pieces copied, others averaged from their parts). A
+    recipe that names no shape takes that model's.
 
     Raises: InputError before any long work for whatever cannot be used.
     """
@@ -70,7 +72,8 @@ def pretrain(
     set_seed(stage.training.seed)
     if source is not None and not source[2]:
         log.info("model '%s' has no vocabulary head: it starts at random", init_from)
-    model = initial_model(plan.student, tokenizer, source, pairs=in_pairs(stage))
+    frozen, pairs = stage.freeze is not None, in_pairs(stage)
+    model = initial_model(plan.student, tokenizer, source, frozen=frozen, pairs=pairs)
     check_fit(tokenizer, model.config, where=out)
     with folder.preparing():
         shared = (
@@ -150,6 +153,10 @@ def read_given(
     if plan.student.tokenizer is None and init_from is None:
         raise InputError("student.tokenizer is null: without --from there is no vocabulary to use")
     source = None if init_from is None else read_source(init_from)
+    if source is not None:
+        plan = plan.model_copy(update={"student": with_shape_of(plan.student, source[0].config)})
+    elif stage.freeze:
+        raise InputError("stages.0.freeze: an encoder that stays as it is must come from somewhere; add --from MODEL")
     _check_shape(plan.student, stage.training.row_length, source)
     return Given(plan, files, stream, source)
 
@@ -163,17 +170,22 @@ def read_source(name: str | Path) -> Source:
 
 
 def initial_model(
-    spec: StudentSpec, tokenizer: PreTrainedTokenizerFast, source: Source | None, *, pairs: bool = False
+    spec: StudentSpec,
+    tokenizer: PreTrainedTokenizerFast,
+    source: Source | None,
+    *,
+    frozen: bool = False,
+    pairs: bool = False,
 ) -> PreTrainedModel:
     """The model that training begins with: random, or of the layers and embeddings of `source`.
 
     With a `spec.tokenizer` the vocabulary is a new one, whose embeddings are built from the source's; else it is the
     source's. What the source lacks (a vocabulary head) stays random, as does the next-sentence head that `pairs` need.
+    `frozen`: only the heads are to be trained.
     """
-    if pairs:
-        return with_next_sentence_head(initial_model(spec, tokenizer, source))
     if source is None:
-        return fresh_masked_lm(spec, tokenizer)
+        model = fresh_masked_lm(spec, tokenizer)
+        return with_next_sentence_head(model) if pairs else model
     old, old_tokenizer, has_head = source
     model = fresh_masked_lm(spec, tokenizer, like=old.config)
     transfer_(
@@ -183,7 +195,31 @@ def initial_model(
         pieces=None if spec.tokenizer is None else parts_in(old_tokenizer, tokenizer),
         head=has_head,
     )
+    if pairs:
+        model = with_next_sentence_head(model)
+    if frozen:
+        model.get_submodule(layout_of(model.config).base).requires_grad_(False)  # the tied projection with it
     return model
+
+
+def with_shape_of(spec: StudentSpec, config: PretrainedConfig) -> StudentSpec:
+    """`spec` where it names anything of a shape, else with that of the model `config` describes.
+
+    Raises: InputError where that model's architecture is none that can be made.
+    """
+    name = layout_of(config).model_type
+    shape = {
+        "architecture": name,
+        "num_hidden_layers": depth_of(config),
+        "max_length": max_length(config),
+        **widths_of(config),
+    }
+    if any(getattr(spec, key) is not None for key in shape):
+        return spec
+    known = get_args(get_args(StudentSpec.model_fields["architecture"].annotation)[0])
+    if name not in known:
+        raise InputError(f"architecture '{name}' cannot be made from a recipe; name another: student.architecture=…")
+    return spec.model_copy(update=shape)
 
 
 def _check_shape(spec: StudentSpec, row_length: int, source: Source | None) -> None:

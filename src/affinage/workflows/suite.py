@@ -38,9 +38,20 @@ def suite_averages(
         for name, mean in means.items():
             low, high = (min(1.0, max(-1.0, bound)) for bound in mean.interval)
             used = tuple(sorted({seed.seed for seed in seeds[name] if seed.seed is not None}))
-            told = {"baseline": None if floor is None else floor.value, "split": scored[shared[0]][name][0].part}
-            told |= {"model": name, "task": suite, "metric": MACRO, "n": n, "seeds": used}
-            scores.append(Score(value=mean.value, low=low, high=high, **told))  # type: ignore[arg-type]
+            scores.append(
+                Score(
+                    model=name,
+                    task=suite,
+                    metric=MACRO,
+                    value=mean.value,
+                    low=low,
+                    high=high,
+                    n=n,
+                    seeds=used,
+                    baseline=None if floor is None else floor.value,
+                    split=seeds[name][0].part,
+                )
+            )
         if reference in means:
             base = means[reference]
             informative = floor is not None and (base - floor).interval[0] > 0

@@ -86,8 +86,8 @@ class TaskGiven:
             student, layers = make_task_student(teacher, plan.student, self.run.task.kind)
             if not layers:
                 log.warning(
-                    "the student's layers start at random (student.init %s): a general student is given with --from, "
-                    "or made of --corpus; --set student.init=layers starts from the teacher's layers",
+                    "the student's layers start at random (student.init %s): give a general student with --from, or "
+                    "text to make one with --corpus, or start from the teacher with student.init=layers, narrower: svd",
                     plan.student.init,
                 )
                 return student, None

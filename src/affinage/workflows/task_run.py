@@ -46,6 +46,9 @@ from affinage.workflows.labelled_data import TaskData, data_fingerprints, traini
 
 log = logging.getLogger(__name__)
 
+_LOSSES = {"multi_label": "binary_cross_entropy", "regression": "squared_error"}
+"""kind -> what the stock head minimises; cross-entropy for the others"""
+
 
 @dataclass(frozen=True)
 class TaskRun:
@@ -222,14 +225,15 @@ def train_task_model(
     guard = Guard(run.recipe.stages[0].guards)
     guard.watch(trainer, checkpoint)
     train(trainer, checkpoint, stop=stop)
+    loss = _LOSSES.get(run.task.kind, "cross_entropy")
     last_loss = next((entry["loss"] for entry in reversed(trainer.state.log_history) if "loss" in entry), None)
     return trainer.best_checkpoint, TrainingRun(
         steps=trainer.state.global_step,
         tokens=int(trainer.state.num_input_tokens_seen),
         seconds=clock.seconds,
-        losses={} if last_loss is None else {"cross_entropy": last_loss},
+        losses={} if last_loss is None else {loss: last_loss},
         held_out={} if trainer.state.best_metric is None else {run.task.metrics[0]: trainer.state.best_metric},
-        curves=curves(trainer.state.log_history, {"loss": "cross_entropy"}),
+        curves=curves(trainer.state.log_history, {"loss": loss}),
         findings=guard.findings,
     )
 
