@@ -97,6 +97,8 @@ def augment(
     spoken = spoken or language_of(_texts(examples.train))
     log.info("function words of the language '%s' stay; %d copies of a text", spoken.name, settings.copies)
     fill_mask = _fill_mask(model, row_length=row_length, pairs=pairs)
+    if fill_mask.twice and pairs is None:
+        log.info("the model sees the unmasked text too, as second text; if it was trained on single texts: --no-pairs")
     labels = None if teacher is None else TeacherLabels.load(teacher, wanted, examples.labels)
     if known is None:
         known = _trained(corpus_lines(files) if files else _texts(examples.train), seed)

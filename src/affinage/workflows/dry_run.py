@@ -67,8 +67,9 @@ def pretrain_dry_run(
     with _text_of(given.files, given.stream, at_least=spec.tokenizer.training_bytes if spec.tokenizer else 0) as text:
         tokenizer = agreed(lambda: pretrain.tokenizer_of(spec, text.files, text.run_folder, given.source))
         set_seed(given.stage.training.seed)
+        stage = given.stage
         model = pretrain.initial_model(
-            spec, tokenizer, given.source, frozen=given.stage.freeze is not None, pairs=in_pairs(given.stage)
+            spec, tokenizer, given.source, frozen=stage.freeze == "encoder", pairs=in_pairs(stage)
         )
         check_fit(tokenizer, model.config, where=out)
         objective = Objective(model, given.stage.losses)

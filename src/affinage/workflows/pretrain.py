@@ -72,7 +72,8 @@ def pretrain(
     set_seed(stage.training.seed)
     if source is not None and not source[2]:
         log.info("model '%s' has no vocabulary head: it starts at random", init_from)
-    model = initial_model(plan.student, tokenizer, source, frozen=stage.freeze == "encoder", pairs=in_pairs(stage))
+    frozen, pairs = stage.freeze == "encoder", in_pairs(stage)
+    model = initial_model(plan.student, tokenizer, source, frozen=frozen, pairs=pairs)
     check_fit(tokenizer, model.config, where=out)
     with folder.preparing():
         shared = (
@@ -182,12 +183,11 @@ def initial_model(
 
     With a `spec.tokenizer` the vocabulary is a new one, whose embeddings are built from the source's; else it is the
     source's. What the source lacks (a vocabulary head) stays random, as does the next-sentence head that `pairs` need.
-    `frozen`: only the head is to be trained.
+    `frozen`: only the heads are to be trained.
     """
-    if pairs:
-        return with_next_sentence_head(initial_model(spec, tokenizer, source, frozen=frozen))
     if source is None:
-        return fresh_masked_lm(spec, tokenizer)
+        model = fresh_masked_lm(spec, tokenizer)
+        return with_next_sentence_head(model) if pairs else model
     old, old_tokenizer, has_head = source
     model = fresh_masked_lm(spec, tokenizer, like=old.config)
     transfer_(
@@ -197,6 +197,8 @@ def initial_model(
         pieces=None if spec.tokenizer is None else parts_in(old_tokenizer, tokenizer),
         head=has_head,
     )
+    if pairs:
+        model = with_next_sentence_head(model)
     if frozen:
         model.get_submodule(layout_of(model.config).base).requires_grad_(False)  # the tied projection with it
     return model
