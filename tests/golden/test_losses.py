@@ -127,11 +127,12 @@ def test_every_registered_loss_has_a_formula_here() -> None:
     between_layers = {"hidden_mse", "attention_score_mse"}  # test_tinybert_losses.py; test_relation_losses.py:
     between_layers |= {"attention_kl", "query_relation_kl", "key_relation_kl", "value_relation_kl", "patient_mse"}
     between_layers |= {"feature_map_mse"}
+    of_pairs = {"nsp"}  # test_next_sentence.py
     here = {*BY_HAND, "mlm", "cosine_distance", "cosine_similarity"}
     of_tasks = {"task_labels", "task_soft_kl", "token_soft_kl", "span_soft_kl"}  # test_task_losses.py, as what follows
     of_tasks |= {"class_soft_kl", "class_soft_cross_entropy", "class_soft_cross_entropy_as_released"}
     of_tasks |= {"multi_label_soft_kl", "multi_label_soft_cross_entropy", "regression_mse", "regression_hard_labels"}
-    assert {e.name for e in distillation_losses.entries()} == here | between_layers | of_tasks
+    assert {e.name for e in distillation_losses.entries()} == here | between_layers | of_tasks | of_pairs
 
 
 @pytest.mark.parametrize("entries", [1, VOCABULARY * 3, VOCABULARY * 100])
