@@ -53,7 +53,7 @@ FAMILIES = {
     "DeBERTa-v2": Family("deberta-v2"),
     "ModernBERT": Family("modernbert"),
     "EuroBERT": Family("eurobert"),
-    "MobileBERT": Family("mobilebert", {"embedding_size": 4}),
+    "MobileBERT": Family("mobilebert", {"normalization_type": "layer_norm"}),
 }
 
 

@@ -151,8 +151,6 @@ class Stage(_Part):
     """on text: the stage trains a model of this shape, which is the teacher of the stages after it (Wang et al. 2020,
     MiniLM, section 3.3)"""
     losses: tuple[Component, ...] = ()
-    freeze: Annotated[int, Field(ge=0)] | None = None
-    """on text: the embeddings and so many of the student's first layers are left as they are; None: all is trained"""
     masking: Masking = Masking()
     held_out: Annotated[float, Field(gt=0, lt=1)] = 0.002
     """share of the corpus lines kept for the held-out loss"""
@@ -162,8 +160,9 @@ class Stage(_Part):
     """tokens of a streamed corpus that are kept on disk and shuffled together, 4 bytes each"""
     teacher_cache: Annotated[Literal["off", "float16", "float32"], _Words] = "off"
     """keep the teacher's last hidden states on disk: a row that comes again with the same masks is not computed anew"""
-    freeze: Literal["encoder"] | None = None
-    """what pre-training leaves as it is: the encoder with its embeddings; the vocabulary head alone is trained"""
+    freeze: Literal["encoder"] | Annotated[int, Field(ge=0)] | None = None
+    """what is left as it is. encoder, in pre-training: it and its embeddings, the vocabulary head alone is trained; a
+    number, in a distillation on text: the embeddings and so many of the student's first layers"""
     training: Training = Training()
     guards: Guards = Guards()
 

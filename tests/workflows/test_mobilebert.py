@@ -20,8 +20,9 @@ from affinage.models.layout import widths_of
 from affinage.recipe import Recipe, StudentSpec, recipe_text
 from affinage.signals import Batch
 from affinage.workflows.distil import distil
+from affinage.workflows.pretrain import pretrain
 from tiny import save_tiny, tiny_model
-from tiny_data import ON_TEXT, write_corpus
+from tiny_data import ON_TEXT, SHAPE, write_corpus
 
 THIN = {"intra_bottleneck_size": 8, "num_feedforward_networks": 2}
 SPEC = StudentSpec(num_hidden_layers=2, intermediate_size=20, init="embeddings", config=THIN)
@@ -146,3 +147,11 @@ def test_a_stage_must_leave_a_layer_to_train(freeze: str, tmp_path: Path) -> Non
     teacher, corpus = save_tiny(tmp_path, "camembert"), write_corpus(tmp_path / "corpus", lines=120)
     with pytest.raises(InputError, match=f"freeze: {freeze} of the student's 2 layers would leave none to train"):
         distil(teacher, corpus=[corpus], out=tmp_path / "out", overrides={**ON_TEXT, "freeze": freeze}, quiet=True)
+
+
+def test_a_number_of_layers_is_for_distillation_and_the_encoder_for_pretraining(tmp_path: Path) -> None:
+    teacher, corpus = save_tiny(tmp_path, "camembert"), write_corpus(tmp_path / "corpus", lines=120)
+    with pytest.raises(InputError, match="freeze: 'encoder' is for pre-training"):
+        distil(teacher, corpus=[corpus], out=tmp_path / "out", overrides={**ON_TEXT, "freeze": "encoder"}, quiet=True)
+    with pytest.raises(InputError, match=r"stages\.0\.freeze: a number of layers is for distillation"):
+        pretrain([corpus], out=tmp_path / "out", overrides={**ON_TEXT, **SHAPE, "freeze": "1"}, quiet=True)

@@ -176,7 +176,8 @@ def make_student(teacher: PreTrainedModel, spec: StudentSpec) -> tuple[PreTraine
     student = student_masked_lm(teacher, spec, depth=count, widths=widths, layers=layers)
     if spec.init == "embeddings":
         copy_outside_layers_(teacher, student)
-    if spec.init in FRESH:
+        return student, ()
+    if spec.init == "random":
         return student, ()
     if widths == theirs:
         _start_(student, teacher, layers)

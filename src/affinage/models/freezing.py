@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -10,21 +11,23 @@ from affinage.errors import InputError
 from affinage.models.layout import depth_of, layout_of
 
 
-def check_freeze(layers: int | None, model: PreTrainedModel) -> None:
-    """Raises: InputError where freezing the first `layers` layers would leave none to train."""
-    if layers is not None and layers >= depth_of(model.config):
+def check_freeze(freeze: Literal["encoder"] | int | None, student: PreTrainedModel) -> None:
+    """Raises: InputError where freezing the first `freeze` layers of a student would leave none to train."""
+    if freeze == "encoder":
+        raise InputError("freeze: 'encoder' is for pre-training; give the number of layers to leave as they are")
+    if freeze is not None and freeze >= depth_of(student.config):
         raise InputError(
-            f"freeze: {layers} of the student's {depth_of(model.config)} layers would leave none to train; give "
-            f"0 (the embeddings alone) to {depth_of(model.config) - 1}, or leave it out"
+            f"freeze: {freeze} of the student's {depth_of(student.config)} layers would leave none to train; give "
+            f"0 (the embeddings alone) to {depth_of(student.config) - 1}, or leave it out"
         )
 
 
 @contextmanager
-def frozen_below(model: PreTrainedModel, layers: int | None) -> Iterator[None]:
-    """The embeddings and the first `layers` layers take no gradient meanwhile, nor does a vocabulary projection that is
-    tied to the embeddings. None: everything is trained.
+def frozen_below(model: PreTrainedModel, freeze: Literal["encoder"] | int | None) -> Iterator[None]:
+    """The embeddings and the first `freeze` layers take no gradient meanwhile, nor does a vocabulary projection that is
+    tied to the embeddings. Where it is no number, all stays as it was.
     """
-    parts = [] if layers is None else [*_embeddings(model), *_blocks(model)[:layers]]
+    parts = [*_embeddings(model), *_blocks(model)[:freeze]] if isinstance(freeze, int) else []
     still = [p for part in parts for p in part.parameters() if p.requires_grad]
     for parameter in still:
         parameter.requires_grad_(False)

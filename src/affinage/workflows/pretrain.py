@@ -138,6 +138,8 @@ def read_given(
     computes_in_bf16(stage.training.precision)
     files = corpus_files(corpus)
     stream = as_stream(files, stage)
+    if isinstance(stage.freeze, int):
+        raise InputError("stages.0.freeze: a number of layers is for distillation; pre-training freezes the 'encoder'")
     if plan.student.tokenizer is None and init_from is None:
         raise InputError("student.tokenizer is null: without --from there is no vocabulary to use")
     source = None if init_from is None else read_source(init_from)
