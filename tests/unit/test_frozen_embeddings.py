@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import layer_norm, linear, relu
-from transformers import ElectraConfig, ElectraForSequenceClassification, PreTrainedModel
+from transformers import MPNetConfig, MPNetForSequenceClassification, PreTrainedModel
 
 from affinage.data.encoding import encode_texts
 from affinage.errors import InputError
@@ -132,7 +132,7 @@ def test_the_head_starts_as_that_of_the_whole_model(tmp_path: Path) -> None:
 
 
 def test_an_architecture_that_is_not_known_is_refused(tmp_path: Path) -> None:
-    config = ElectraConfig(vocab_size=50, embedding_size=8, hidden_size=8, num_hidden_layers=1, num_attention_heads=1)
-    ElectraForSequenceClassification(config).save_pretrained(tmp_path)
-    with pytest.raises(InputError, match="architecture 'electra' is not supported yet; known: bert, camembert"):
+    config = MPNetConfig(vocab_size=50, hidden_size=8, num_hidden_layers=1, num_attention_heads=1)
+    MPNetForSequenceClassification(config).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="architecture 'mpnet' is not supported yet; known: albert, bert"):
         load_frozen_embeddings(tmp_path, "sequence", labels=LABELS)

@@ -46,5 +46,5 @@ def test_an_architecture_that_is_no_class_is_not_called(tmp_path: Path) -> None:
 
 def test_an_unknown_architecture_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
-    with pytest.raises(InputError, match=r"architecture 'gpt2' is not supported yet; known: bert, camembert"):
+    with pytest.raises(InputError, match=r"architecture 'gpt2' is not supported yet; known: albert, bert, camembert"):
         inspect(tmp_path)

@@ -337,7 +337,7 @@ def test_distil_refuses(tmp_path: Path, corpus: Path, teacher: Path) -> None:
             distil(given.pop("teacher"), overrides={**ON_TEXT, **(overrides or {})}, quiet=True, **given)
         assert nothing_left(tmp_path)
 
-    refused("is for pretrain with 1 stages; distil takes one stage", recipe="mini-camembert")
+    refused("is for pretrain; distil takes one for distil", recipe="mini-camembert")
     refused("row_length 65 exceeds the 64 tokens that the teacher takes", {"training.row_length": "65"})
     refused("num_hidden_layers 5 exceeds the teacher's 4 layers", {"student.num_hidden_layers": "5"})
     refused(r"\[0, 4\] asks for teacher layers \[0, 4\]; the teacher has layers 0 to 3", {"student.layers": "[0, 4]"})

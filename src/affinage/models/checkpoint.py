@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -65,9 +66,9 @@ def read_config(name_or_path: str | Path) -> PretrainedConfig:
 
 def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerFast:
     """The fast tokenizer of a model. Raises: InputError where it is missing, slow, or lacks a pad token."""
-    folder = Path(located(name_or_path))
-    merges_alone = (folder / "merges.txt").is_file() and not (folder / "tokenizer.json").is_file()
-    if merges_alone and read_config(folder).model_type == "flaubert":
+    folder = str(located(name_or_path))
+    merges, whole = (os.path.isfile(os.path.join(folder, name)) for name in ("merges.txt", "tokenizer.json"))
+    if merges and not whole and read_config(folder).model_type == "flaubert":
         raise InputError(
             f"model '{name_or_path}': FlauBERT's tokenizer is Moses and a BPE in slow Python, without offsets; put a "
             "tokenizer.json beside it: a BPE of the library tokenizers from the same vocab.json and merges.txt, "
