@@ -59,7 +59,7 @@ def test_candidates_are_the_likeliest_words_of_the_stock_model(architecture: str
         with torch.inference_mode():
             logits = model(**one).logits[0, token]
         glued = own.startswith("##"), own[:1] in "▁Ġ"
-        ranked = []
+        ranked: dict[str, float] = {}
         for i in logits.argsort(descending=True).tolist():
             piece = vocabulary[i]
             word = tokenizer.decode([i]).strip().removeprefix("##")
@@ -68,8 +68,10 @@ def test_candidates_are_the_likeliest_words_of_the_stock_model(architecture: str
                 and (piece.startswith("##"), piece[:1] in "▁Ġ") == glued
                 and i not in tokenizer.all_special_ids
             ):
-                ranked.append(word)
-        assert words == ranked[:5]
+                ranked.setdefault(word, logits[i].item())
+        # By their scores: words of almost equal ones may change places between a batch and a text alone.
+        assert [ranked[word] for word in words] == pytest.approx(list(ranked.values())[:5], abs=1e-4)
+        assert len(set(words)) == 5
 
 
 @pytest.mark.parametrize("architecture", ["camembert", "bert"])
