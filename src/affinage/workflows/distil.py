@@ -17,7 +17,7 @@ from affinage.distillation.objective import Objective, build_losses, fit_losses
 from affinage.distillation.student import check_continued, make_student
 from affinage.errors import InputError
 from affinage.evaluation.footprint import model_entry
-from affinage.models.checkpoint import check_fit, load_masked_lm, load_tokenizer, max_length, weights_fingerprint
+from affinage.models.checkpoint import check_fit, load_masked_lm, load_tokenizer, max_length
 from affinage.models.freezing import check_freeze
 from affinage.models.layout import depth_of
 from affinage.models.shipped import located
@@ -29,7 +29,7 @@ from affinage.training.model_folder import write_model_folder
 from affinage.training.processes import processes
 from affinage.training.run_folder import RunFolder, refuse_existing
 from affinage.workflows.corpus_stage import corpus_rows, train_stage
-from affinage.workflows.general_stages import distil_in_turn
+from affinage.workflows.general_stages import distil_in_turn, identity_of
 from affinage.workflows.teacher_states import check_teacher_cache, teacher_cache
 
 log = logging.getLogger(__name__)
@@ -75,14 +75,7 @@ def distil(
     plan, stage, files, stream = given.plan, given.stage, given.files, given.stream
     frozen, tokenizer, student, layers = given.teacher, given.tokenizer, given.student, given.layers
     data = fingerprints(files) if stream is None else stream.fingerprints()
-    identity = {
-        "verb": "distil",
-        "recipe": plan.sha256,
-        "teacher": str(teacher),
-        "teacher_weights": weights_fingerprint(teacher),
-        "from": None if init_from is None else weights_fingerprint(init_from),
-        "corpus": data,
-    }
+    identity = identity_of(plan, teacher=teacher, init_from=init_from, corpus=data)
     with processes().main_process_first():
         folder = RunFolder.open(Path(out), identity=identity, overwrite=overwrite)
     with folder.preparing():

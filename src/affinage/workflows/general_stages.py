@@ -3,8 +3,9 @@
 import logging
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedModel, set_seed
 
@@ -48,14 +49,7 @@ def distil_in_turn(
     files = corpus_files(corpus)
     stream = as_stream(files, plan.stages[0])
     data = fingerprints(files) if stream is None else stream.fingerprints()
-    identity = {
-        "verb": "distil",
-        "recipe": plan.sha256,
-        "teacher": str(teacher),
-        "teacher_weights": weights_fingerprint(teacher),
-        "from": None if init_from is None else weights_fingerprint(init_from),
-        "corpus": data,
-    }
+    identity = identity_of(plan, teacher=teacher, init_from=init_from, corpus=data)
     with processes().main_process_first():
         folder = RunFolder.open(Path(out), identity=identity, overwrite=overwrite)
     reports: list[tuple[Stage, Report]] = []
@@ -99,6 +93,23 @@ def distil_in_turn(
     if processes().is_main_process:
         folder.finish(write)
     return report
+
+
+def identity_of(
+    plan: Recipe, *, teacher: str | Path, init_from: str | Path | None, corpus: Mapping[str, str]
+) -> dict[str, Any]:
+    """What tells a distillation from every other: an interrupted one is taken up by the same alone.
+
+    `corpus`: file -> sha256.
+    """
+    return {
+        "verb": "distil",
+        "recipe": plan.sha256,
+        "teacher": str(teacher),
+        "teacher_weights": weights_fingerprint(teacher),
+        "from": None if init_from is None else weights_fingerprint(init_from),
+        "corpus": corpus,
+    }
 
 
 def check_in_turn(teacher: str | Path, plan: Recipe, init_from: str | Path | None = None) -> PreTrainedModel:
