@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter
-from importlib import resources
+from dataclasses import dataclass
 from itertools import chain
 from math import log
 from pathlib import Path
@@ -14,29 +14,64 @@ import pytest
 from affinage.data.examples import read_examples
 from affinage.data.readers import find_parts
 from affinage.data.task import load_task
+from affinage.workflows.demo import shipped_data
 
-DATA = Path(str(resources.files("affinage.assets"))) / "data"
 PARTS = ("train", "test")
 SETS = ("sentiment", "ner", "nli", "qa")
-LEAST = {"sentiment": 300, "ner": 300, "nli": 300, "qa": 240}
 TYPES = ("PER", "ORG", "LOC", "MISC")
 
 
-def rows(task: str, part: str) -> list[dict[str, Any]]:
-    text = (DATA / task / f"{part}.jsonl").read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines()]
+@dataclass(frozen=True)
+class Shipped:
+    """The four sets of a language, and how much of everything there must be."""
+
+    folder: Path
+    least: dict[str, int]
+    domains: int
+    articles: int
+    entities: dict[str, int]
+    """of every type, in each part"""
+    negations: frozenset[str]
+
+    def rows(self, task: str, part: str) -> list[dict[str, Any]]:
+        text = (self.folder / task / f"{part}.jsonl").read_text(encoding="utf-8")
+        return [json.loads(line) for line in text.splitlines()]
+
+    def texts(self, task: str, part: str) -> list[str]:
+        """Every text of a part, once a row; of a question's row the question, and every article and premise once."""
+        found = self.rows(task, part)
+        if task == "sentiment":
+            return [row["text"] for row in found]
+        if task == "ner":
+            return [" ".join(row["tokens"]) for row in found]
+        whole, asked = ("premise", "hypothesis") if task == "nli" else ("context", "question")
+        return [*dict.fromkeys(row[whole] for row in found), *(row[asked] for row in found)]
 
 
-def texts(task: str, part: str) -> list[str]:
-    """Every text of a part, once a row; of a question's row the question, and every article once."""
-    found = rows(task, part)
-    if task == "sentiment":
-        return [row["text"] for row in found]
-    if task == "ner":
-        return [" ".join(row["tokens"]) for row in found]
-    if task == "nli":
-        return [*dict.fromkeys(row["premise"] for row in found), *(row["hypothesis"] for row in found)]
-    return [*dict.fromkeys(row["context"] for row in found), *(row["question"] for row in found)]
+LANGUAGES = {
+    "fr": Shipped(
+        folder=shipped_data(),
+        least={"sentiment": 300, "ner": 300, "nli": 300, "qa": 240},
+        domains=6,
+        articles=60,
+        entities={"train": 50, "test": 35},
+        negations=frozenset({"ne", "n", "pas", "aucun", "aucune", "jamais", "personne", "rien", "sans"}),
+    ),
+    "en": Shipped(
+        folder=shipped_data(english=True),
+        least={"sentiment": 100, "ner": 90, "nli": 100, "qa": 80},
+        domains=10,
+        articles=20,
+        entities={"train": 15, "test": 15},
+        negations=frozenset({"not", "no", "nobody", "nothing", "never", "none", "without"}),
+    ),
+}
+
+
+@pytest.fixture(params=LANGUAGES)
+def shipped(request: pytest.FixtureRequest) -> Shipped:
+    """Each language in turn."""
+    return LANGUAGES[request.param]
 
 
 def sentences(text: str) -> list[str]:
@@ -47,17 +82,17 @@ def sentences(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("task", SETS)
-def test_they_are_large_enough_and_our_readers_take_them(task: str) -> None:
-    parts = find_parts(DATA / task)
+def test_they_are_large_enough_and_our_readers_take_them(shipped: Shipped, task: str) -> None:
+    parts = find_parts(shipped.folder / task)
     assert set(parts) == set(PARTS)
     read = {part: read_examples(load_task(task), source) for part, source in parts.items()}
-    assert sum(map(len, read.values())) >= LEAST[task]
-    assert len(read["test"]) >= 0.3 * LEAST[task]
+    assert sum(map(len, read.values())) >= shipped.least[task]
+    assert len(read["test"]) >= 0.3 * shipped.least[task]
 
 
 @pytest.mark.parametrize("task", SETS)
-def test_no_sentence_twice_and_none_in_both_parts(task: str) -> None:
-    both = {part: texts(task, part) for part in PARTS}
+def test_no_sentence_twice_and_none_in_both_parts(shipped: Shipped, task: str) -> None:
+    both = {part: shipped.texts(task, part) for part in PARTS}
     everything = list(chain(*both.values()))
     assert [text for text, n in Counter(everything).items() if n > 1] == []
     found = [sentence for text in everything for sentence in sentences(text)]
@@ -65,8 +100,8 @@ def test_no_sentence_twice_and_none_in_both_parts(task: str) -> None:
 
 
 @pytest.mark.parametrize("task", SETS)
-def test_the_text_is_clean(task: str) -> None:
-    for text in chain(*(texts(task, part) for part in PARTS)):
+def test_the_text_is_clean(shipped: Shipped, task: str) -> None:
+    for text in chain(*(shipped.texts(task, part) for part in PARTS)):
         assert text == text.strip()
         assert "  " not in text
         assert not re.search(r"[\n\t\u00a0\ufffd]", text)
@@ -74,38 +109,39 @@ def test_the_text_is_clean(task: str) -> None:
 
 @pytest.mark.parametrize(("task", "labels"), [("sentiment", 2), ("nli", 3)])
 @pytest.mark.parametrize("part", PARTS)
-def test_labels_are_balanced(task: str, labels: int, part: str) -> None:
-    counts = Counter(row["label"] for row in rows(task, part))
+def test_labels_are_balanced(shipped: Shipped, task: str, labels: int, part: str) -> None:
+    counts = Counter(row["label"] for row in shipped.rows(task, part))
     assert len(counts) == labels
     assert len(set(counts.values())) == 1
 
 
-def test_reviews_come_from_several_domains() -> None:
+def test_reviews_come_from_several_domains(shipped: Shipped) -> None:
     for part in PARTS:
-        assert len({row["domain"] for row in rows("sentiment", part)}) >= 6
+        assert len({row["domain"] for row in shipped.rows("sentiment", part)}) >= shipped.domains
 
 
-def test_every_premise_has_one_hypothesis_a_label() -> None:
+def test_every_premise_has_one_hypothesis_a_label(shipped: Shipped) -> None:
     for part in PARTS:
         labels: dict[str, list[str]] = {}
-        for row in rows("nli", part):
+        for row in shipped.rows("nli", part):
             labels.setdefault(row["premise"], []).append(row["label"])
         assert all(sorted(found) == ["contradiction", "entailment", "neutral"] for found in labels.values())
 
 
-def test_a_negation_tells_no_label() -> None:
-    words = {"ne", "n", "pas", "aucun", "aucune", "jamais", "personne", "rien", "sans"}
+def test_a_negation_tells_no_label(shipped: Shipped) -> None:
     said: dict[str, list[bool]] = {}
-    for row in chain(*(rows("nli", part) for part in PARTS)):
-        said.setdefault(row["label"], []).append(bool(words & set(re.findall(r"\w+", row["hypothesis"].casefold()))))
+    for row in chain(*(shipped.rows("nli", part) for part in PARTS)):
+        said.setdefault(row["label"], []).append(
+            bool(shipped.negations & set(re.findall(r"\w+", row["hypothesis"].casefold())))
+        )
     rates = [sum(found) / len(found) for found in said.values()]
     assert max(rates) - min(rates) < 0.1
 
 
-def test_the_hypothesis_alone_does_not_give_the_label_away() -> None:
+def test_the_hypothesis_alone_does_not_give_the_label_away(shipped: Shipped) -> None:
     """Naive Bayes with add-one smoothing on its words, balanced labels: chance is a third."""
     words: dict[str, Counter[str]] = {}
-    for row in rows("nli", "train"):
+    for row in shipped.rows("nli", "train"):
         words.setdefault(row["label"], Counter()).update(re.findall(r"\w+", row["hypothesis"].casefold()))
     known = len(set(chain(*words.values())))
 
@@ -113,15 +149,15 @@ def test_the_hypothesis_alone_does_not_give_the_label_away() -> None:
         counts = words[label]
         return sum(log((counts[w] + 1) / (counts.total() + known)) for w in re.findall(r"\w+", text.casefold()))
 
-    test = rows("nli", "test")
+    test = shipped.rows("nli", "test")
     right = sum(max(words, key=lambda label: likelihood(label, row["hypothesis"])) == row["label"] for row in test)
     assert right / len(test) < 0.45
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_entities_are_tagged_and_of_every_type(part: str) -> None:
+def test_entities_are_tagged_and_of_every_type(shipped: Shipped, part: str) -> None:
     begun: Counter[str] = Counter()
-    for row in rows("ner", part):
+    for row in shipped.rows("ner", part):
         assert len(row["tokens"]) == len(row["tags"])
         before = "O"
         for token, tag in zip(row["tokens"], row["tags"], strict=True):
@@ -130,13 +166,13 @@ def test_entities_are_tagged_and_of_every_type(part: str) -> None:
                 assert before[2:] == tag[2:]
             begun[tag[2:]] += tag.startswith("B-")
             before = tag
-    assert all(begun[kind] >= (35 if part == "test" else 50) for kind in TYPES)
+    assert all(begun[kind] >= shipped.entities[part] for kind in TYPES)
 
 
-def test_most_entities_of_the_test_part_are_new() -> None:
+def test_most_entities_of_the_test_part_are_new(shipped: Shipped) -> None:
     def entities(part: str) -> set[str]:
         found = set()
-        for row in rows("ner", part):
+        for row in shipped.rows("ner", part):
             words: list[str] = []
             for token, tag in [*zip(row["tokens"], row["tags"], strict=True), ("", "O")]:
                 if words and not tag.startswith("I-"):
@@ -151,8 +187,8 @@ def test_most_entities_of_the_test_part_are_new() -> None:
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_answers_stand_where_they_are_said_to(part: str) -> None:
-    found = rows("qa", part)
+def test_answers_stand_where_they_are_said_to(shipped: Shipped, part: str) -> None:
+    found = shipped.rows("qa", part)
     assert len({row["id"] for row in found}) == len(found)
     for row in found:
         answers = row["answers"]
@@ -164,16 +200,16 @@ def test_answers_stand_where_they_are_said_to(part: str) -> None:
     assert set(questions.values()) == {4}
 
 
-def test_there_are_sixty_articles_and_no_subject_twice() -> None:
-    titles = [title for part in PARTS for title in {row["title"] for row in rows("qa", part)}]
-    assert len(titles) >= 60
+def test_there_are_articles_enough_and_no_subject_twice(shipped: Shipped) -> None:
+    titles = [title for part in PARTS for title in {row["title"] for row in shipped.rows("qa", part)}]
+    assert len(titles) >= shipped.articles
     assert len(set(titles)) == len(titles)
 
 
-def test_the_card_says_whose_they_are() -> None:
-    card = (DATA / "README.md").read_text(encoding="utf-8")
+def test_the_card_says_whose_they_are(shipped: Shipped) -> None:
+    card = (shipped.folder / "README.md").read_text(encoding="utf-8")
     assert "license: cc0-1.0" in card
     assert "written for this project" in card
     for task in SETS:
         for part in PARTS:
-            assert f"{len(rows(task, part))}" in card
+            assert f"{len(shipped.rows(task, part))}" in card
