@@ -1,7 +1,7 @@
 """What an example of each kind of task is, and how rows become examples that are sure to be well formed."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -105,13 +105,19 @@ def read_examples(
     """
     chosen = resolve_columns(task, columns)
     make = _MAKERS[task.kind]
+    rows = islice(read_rows(source, columns=chosen, optional=_OPTIONAL), limit)
+    return all_made(rows, lambda row: make(row, task))
+
+
+def all_made(rows: Iterable[Row], make: Callable[[Row], Example]) -> list[Example]:
+    """What `make` makes of every row. Raises: DataError naming up to `MAX_PROBLEMS` bad rows, or too many rows."""
     examples: list[Example] = []
     problems: list[str] = []
-    for row in islice(read_rows(source, columns=chosen, optional=_OPTIONAL), limit):
+    for row in rows:
         if len(examples) == MAX_ROWS:
             raise DataError(f"{row.where}: more than {MAX_ROWS:,} rows up to here; give a part of them")
         try:
-            examples.append(make(row, task))
+            examples.append(make(row))
         except BadRowError as problem:
             problems.append(f"{row.where}: {problem}")
             if len(problems) == MAX_PROBLEMS:

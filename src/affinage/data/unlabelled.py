@@ -7,8 +7,6 @@ import numpy as np
 
 from affinage.data.encoding import Row as EncodedRow
 from affinage.data.examples import (
-    MAX_PROBLEMS,
-    MAX_ROWS,
     Example,
     MultiLabelExample,
     PairExample,
@@ -16,6 +14,7 @@ from affinage.data.examples import (
     SpanExample,
     TextExample,
     TokenExample,
+    all_made,
     resolve_columns,
 )
 from affinage.data.features import IGNORED, Target
@@ -37,20 +36,7 @@ def read_unlabelled(task: Task, source: str | Path, *, columns: Mapping[str, str
     `MAX_PROBLEMS` bad rows, or where a text file cannot hold the task's examples.
     """
     wanted = {field: column for field, column in resolve_columns(task, columns).items() if field not in _SAID}
-    examples: list[Example] = []
-    problems: list[str] = []
-    for row in _rows(task, source, wanted):
-        if len(examples) == MAX_ROWS:
-            raise DataError(f"{row.where}: more than {MAX_ROWS:,} rows up to here; give a part of them")
-        try:
-            examples.append(_example(row, task))
-        except BadRowError as problem:
-            problems.append(f"{row.where}: {problem}")
-            if len(problems) == MAX_PROBLEMS:
-                problems.append(f"… reading stopped after {MAX_PROBLEMS} bad rows")
-                break
-    if problems:
-        raise DataError("\n".join(problems))
+    examples = all_made(_rows(task, source, wanted), lambda row: _example(row, task))
     if not examples:
         raise DataError(f"{source}:1: is empty: no text in it")
     return examples
