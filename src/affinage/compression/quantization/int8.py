@@ -8,7 +8,15 @@ from transformers import PreTrainedModel
 
 from affinage.compression.base import Resources, Traits, compressors
 from affinage.compression.quantization.calibration import Ranges, input_ranges
-from affinage.compression.quantization.places import LEAVES, TABLE_LEAVES, TABLE_TAKES, TAKES, Parts, quantized
+from affinage.compression.quantization.places import (
+    LEAVES,
+    TABLE_LEAVES,
+    TABLE_TAKES,
+    TAKES,
+    Parts,
+    no_linear,
+    quantized,
+)
 from affinage.models.modules.base import Compressed
 from affinage.models.modules.int8 import int8_embedding, int8_linear, static_int8_linear
 
@@ -78,4 +86,4 @@ class Int8Embeddings:
 
     def apply(self, model: PreTrainedModel, resources: Resources) -> PreTrainedModel:
         parts = Parts(encoder=False, heads=False)
-        return quantized(model, parts, lambda _, linear: int8_linear(linear), _table, method="int8-embeddings")
+        return quantized(model, parts, no_linear, _table, method="int8-embeddings")

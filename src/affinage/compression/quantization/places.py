@@ -77,6 +77,11 @@ def quantized(
     return made.eval()
 
 
+def no_linear(path: str, linear: nn.Linear) -> Compressed:
+    """Where only tables are quantized."""
+    raise AssertionError(path)
+
+
 def replace_table_(model: PreTrainedModel, path: str, module: Compressed) -> None:
     """Put `module` where a table stands; a vocabulary projection tied to it follows."""
     if path == word_embedding_path(model):
