@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.tiny import FAMILIES, SENTENCES, tiny_model, tiny_tokenizer
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -36,6 +35,7 @@ from affinage.models.replacing import linears, word_embedding_path
 from affinage.models.storage import COMPRESSED, STOCK, STRUCTURE, held_tensors, read_weights, save_model
 from affinage.models.structure import structure_of
 from affinage.signals import Batch
+from tiny import FAMILIES, SENTENCES, tiny_model, tiny_tokenizer
 
 NAMES = [entry.name for entry in compressors.entries()]
 EVERYWHERE = ("bert", "camembert")

@@ -45,6 +45,9 @@ class MatrixLinear(Compressed):
     def dense(self) -> Tensor:
         return self.matrix.read()
 
+    def numbers(self) -> int:
+        return self.out_features * (self.in_features + (self.bias is not None))
+
     @property
     def weight(self) -> Tensor:
         """`dense`, for what reads the weight of a linear map."""
@@ -72,6 +75,9 @@ class MatrixEmbedding(Compressed):
 
     def dense(self) -> Tensor:
         return self.matrix.read()
+
+    def numbers(self) -> int:
+        return self.num_embeddings * self.embedding_dim
 
     def forward(self, ids: Tensor) -> Tensor:
         """(…) ids -> (…, H)."""
