@@ -3,12 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-import affinage.compression  # noqa: F401  (registers every compressor)
 from affinage.compression.base import TrainedCompressor, compressors
 from affinage.errors import InputError
 from affinage.evaluation.footprint import footprint
 from affinage.models.structure import structure_of
-from contracts.test_compressors import applied
+from applied import applied
 from tiny import tiny_model
 
 PAGE = Path(__file__).parents[1] / "docs" / "compress.md"
