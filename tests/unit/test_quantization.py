@@ -230,7 +230,7 @@ def test_training_lowers_the_loss_and_ends_packed(name: str, head: str) -> None:
     fresh.load_state_dict(training.state_dict())
     kept, trained = method.finish(fresh), logits(training, batch)
     assert float((logits(kept, batch) - trained).abs().max()) < 1e-4 * float(trained.abs().max())
-    assert not any("fake" in type(module).__name__.lower() for module in kept.modules())
+    assert not any("qat" in type(module).__name__.lower() for module in kept.modules())
     assert torch.equal(logits(training, batch), trained)
 
 
