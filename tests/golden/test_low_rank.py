@@ -1,5 +1,7 @@
 """Low-rank factors against NumPy's singular values, and the promises of the papers that they come from."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -37,7 +39,7 @@ def test_the_error_is_the_discarded_energy_and_does_not_grow_with_the_rank(shape
     assert np.allclose(found.energies.numpy(), values**2, atol=1e-9)
     errors = [error(weight, r, None, np.eye(shape[1])) for r in range(min(shape) + 1)]
     assert np.allclose(errors, [(values[r:] ** 2).sum() for r in range(min(shape) + 1)], atol=1e-9)
-    assert all(later <= earlier for earlier, later in zip(errors, errors[1:], strict=False))
+    assert all(later <= earlier for earlier, later in pairwise(errors))
     assert errors[-1] < 1e-9 < errors[-2]
 
 
