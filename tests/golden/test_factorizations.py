@@ -142,7 +142,7 @@ def test_trains_and_tucker_err_as_tensorlys() -> None:
         theirs = tensorly.tt_to_tensor(other_train(pairs, rank=(1, *ranks, 1)))
         assert mine == pytest.approx(float(np.square(theirs - pairs).sum()), rel=1e-6)
     tensor = matrix(4, 5, 6).double()
-    core, sides = tucker(tensor, (2, 3, 3), 50)
+    core, _sides = tucker(tensor, (2, 3, 3), 50)
     mine = float(tensor.square().sum() - core.square().sum())
     theirs = tensorly.tucker_to_tensor(other_tucker(tensor.numpy(), rank=(2, 3, 3), n_iter_max=50, tol=0))
     assert mine == pytest.approx(float(np.square(theirs - tensor.numpy()).sum()), rel=1e-4)

@@ -97,9 +97,10 @@ class Albert:
         """The head's kind. Raises: InputError where the architecture, its head or a field does not fit."""
         config, layout = model.config, layout_of(model.config)
         if not layout.whole:
+            known = ", ".join(sorted(name for name, known in LAYOUTS.items() if known.whole))
             raise InputError(
-                f"albert: the parts of a '{config.model_type}' are not ALBERT's; known: "
-                f"{', '.join(sorted(name for name, known in LAYOUTS.items() if known.whole))}; share-layers takes others"
+                f"albert: the parts of a '{config.model_type}' are not ALBERT's; known: {known}; "
+                "share-layers takes others"
             )
         head = next((suffix for suffix in _HEADS if type(model).__name__.endswith(suffix)), None)
         if head is None:
