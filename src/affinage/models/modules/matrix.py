@@ -26,6 +26,10 @@ class Matrix(nn.Module):
         """(n, cols) float32: the rows of an (n,) index, or all."""
         raise NotImplementedError
 
+    def numbers(self) -> int:
+        """How many numbers it holds, however many bits each has."""
+        raise NotImplementedError
+
 
 class MatrixLinear(Compressed):
     """y = x · matrixᵀ + bias."""
@@ -46,7 +50,7 @@ class MatrixLinear(Compressed):
         return self.matrix.read()
 
     def numbers(self) -> int:
-        return self.out_features * (self.in_features + (self.bias is not None))
+        return self.matrix.numbers() + (0 if self.bias is None else self.bias.numel())
 
     @property
     def weight(self) -> Tensor:
@@ -77,7 +81,7 @@ class MatrixEmbedding(Compressed):
         return self.matrix.read()
 
     def numbers(self) -> int:
-        return self.num_embeddings * self.embedding_dim
+        return self.matrix.numbers()
 
     def forward(self, ids: Tensor) -> Tensor:
         """(…) ids -> (…, H)."""
