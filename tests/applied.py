@@ -1,6 +1,6 @@
 """Compressors applied to tiny models, each given what it asks for; those that train, trained a little."""
 
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
@@ -14,17 +14,19 @@ from affinage.models.modules.base import Compressed
 from affinage.models.replacing import linears
 from affinage.models.structure import structure_of
 from affinage.signals import Batch
-from tiny import SENTENCES, tiny_tokenizer
+from tiny import SENTENCES, tiny_model, tiny_tokenizer
 
 NAMES = [entry.name for entry in compressors.entries()]
+_PACKED = ("int8", "group", "ternary", "binary", "codebook")
+"""how the kinds begin that stand for a quantized matrix"""
 
 
 @lru_cache
 def batches(architecture: str, head: str) -> tuple[Batch, ...]:
-    """Five of four rows each, with labels."""
+    """Two of four rows each, with labels."""
     tokenizer = tiny_tokenizer(architecture)
     made = []
-    for number in range(5):
+    for number in range(2):
         texts = [SENTENCES[(4 * number + i) % len(SENTENCES)] for i in range(4)]
         found = tokenizer(texts, padding=True, truncation=True, max_length=24, return_tensors="pt")
         ids, mask = found["input_ids"], found["attention_mask"] > 0
@@ -96,6 +98,13 @@ def applied(
     return trained_and_finished(method, prepared, architecture, head), tokenizer
 
 
+@cache
+def once(name: str, architecture: str, head: str) -> tuple[PreTrainedModel, PreTrainedModel, PreTrainedTokenizerFast]:
+    """A tiny model, what the method made of it, and the tokenizer: for tests that change none of them."""
+    model = tiny_model(architecture, head)
+    return model, *applied(name, model, architecture, head)
+
+
 def trained_and_finished(method: Any, prepared: PreTrainedModel, architecture: str, head: str) -> PreTrainedModel:
     """After a few steps, where the method happens during training; else the model as it is."""
     if not isinstance(method, TrainedCompressor):
@@ -108,7 +117,7 @@ def trained_and_finished(method: Any, prepared: PreTrainedModel, architecture: s
         optimizer.zero_grad()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(step)
-            loss(prepared, batches(architecture, head)[step]).backward()  # type: ignore[no-untyped-call]
+            loss(prepared, batches(architecture, head)[step % 2]).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     return method.finish(prepared)
 
@@ -120,9 +129,9 @@ def forms(model: PreTrainedModel, original: PreTrainedModel) -> set[str]:
         module = model.get_submodule(path)
         if not isinstance(module, Compressed):
             found.add("uneven")
-        elif module.kind.startswith("sparse-"):  # the bits of its mask are whole numbers too
+        elif module.kind.startswith("sparse-"):
             found.add("sparse")
-        elif any(not tensor.is_floating_point() for tensor in module.held()):
+        elif module.kind.startswith(_PACKED):
             found.add("packed" if hasattr(module, "in_features") else "packed-table")
         elif not any(isinstance(inner, Compressed) for inner in module.children()):
             found.add("factored or shared")

@@ -7,8 +7,7 @@ from affinage.compression.base import TrainedCompressor, compressors
 from affinage.errors import InputError
 from affinage.evaluation.footprint import footprint
 from affinage.models.structure import structure_of
-from applied import applied
-from tiny import tiny_model
+from applied import once
 
 PAGE = Path(__file__).parents[1] / "docs" / "compress.md"
 BEGIN, END = "<!-- made by `python tests/compressors_table.py` -->", "<!-- end of what is made -->"
@@ -40,9 +39,8 @@ def _class(entry: Any) -> Any:
 def _row(name: str) -> tuple[str, ...]:
     entry = compressors.entry(name)
     method = _class(entry)
-    model = tiny_model("bert", "sequence")
     try:
-        made, _ = applied(name, model, "bert", "sequence")
+        model, made, _ = once(name, "bert", "sequence")
     except InputError as error:
         return (f"`{name}`", entry.summary, f"not BERT: {error}", "", "", "")
     before, after = footprint(model), footprint(made)

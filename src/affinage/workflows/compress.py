@@ -138,6 +138,7 @@ def compress(
     final, trained, scored = state.model, ways.trained(), None
     if isinstance(ways, WithTask):
         final_run = ways.run_of(state)
+        final.config.affinage_task = final_run.task.name
         if final_run.task.no_answer:
             final_run.tune_no_answer_(final)
         scored = _renamed(beside_teacher(final_run, final, [ways.teacher(state)]))
