@@ -14,6 +14,7 @@ import yaml
 import affinage
 import affinage.losses  # registers every loss
 from affinage.cli.app import app, run
+from affinage.compression.plan import Plan, step_of
 from affinage.data.task import Task, load_task
 from affinage.errors import InputError
 from affinage.evaluation.metrics import metric
@@ -85,6 +86,8 @@ def test_commands_parse(line: list[str]) -> None:
     if given.get("task"):
         # `urgency` is the task that docs/extending.md adds.
         assert given["task"] == "urgency" or load_task(given["task"]).name == given["task"]
+    if command.name == "compress":
+        assert all(step_of(text).build() for text in given["steps"] or ())
     if given.get("recipe") or given.get("settings"):
         recipe = given.get("recipe") or given.get("name") or ("task" if given.get("task") else "distilcamembert")
         assert recipe in packaged_recipes() or recipe == "mine.yaml"
@@ -140,7 +143,10 @@ def test_python_runs(code: str, place: Path, capsys: pytest.CaptureFixture[str])
 
 
 @pytest.mark.parametrize("text", blocks("yaml"))
-def test_yaml_is_a_task(text: str) -> None:
+def test_yaml_is_a_task_or_a_plan(text: str) -> None:
+    if "steps:" in text:
+        assert Plan.of(yaml.safe_load(text)).checked()
+        return
     task = Task.model_validate({"name": "shown", **yaml.safe_load(text)})
     assert [metric(name) for name in task.metrics]
 

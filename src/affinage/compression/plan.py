@@ -152,7 +152,7 @@ def step_of(text: str) -> PlanStep:
 
 def trainable(built: AnyCompressor) -> bool:
     """Whether recovery training can follow: gradients reach the weights that the method leaves."""
-    return isinstance(built, TrainedCompressor) or "packed" not in built.traits.leaves
+    return isinstance(built, TrainedCompressor) or built.traits.trains
 
 
 def _pairs(text: str) -> Iterable[str]:

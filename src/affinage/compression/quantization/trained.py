@@ -12,7 +12,7 @@ from affinage.compression.base import Resources, Traits, compressors
 from affinage.compression.quantization.calibration import input_ranges
 from affinage.compression.quantization.places import LEAVES, TAKES, Parts, quantized, replace_table_, table_paths
 from affinage.models.modules.base import Compressed
-from affinage.models.modules.fake import FakeEmbedding, FakeLinear, InputForm, WeightForm
+from affinage.models.modules.qat import InputForm, QatEmbedding, QatLinear, WeightForm
 from affinage.models.replacing import replace_module_
 
 
@@ -31,12 +31,12 @@ class _Trained(Parts):
     def prepare(self, model: PreTrainedModel, resources: Resources) -> PreTrainedModel:
         def make_linear(path: str, linear: nn.Linear) -> Compressed:
             has_bias = linear.bias is not None
-            made = FakeLinear(linear.in_features, linear.out_features, has_bias, self.weights, self.inputs_as())
+            made = QatLinear(linear.in_features, linear.out_features, has_bias, self.weights, self.inputs_as())
             made.load_state_dict(linear.state_dict(), strict=False)
             return made
 
         def make_table(path: str, table: nn.Embedding) -> Compressed:
-            made = FakeEmbedding(table.num_embeddings, table.embedding_dim, table.padding_idx, self.weights)
+            made = QatEmbedding(table.num_embeddings, table.embedding_dim, table.padding_idx, self.weights)
             made.load_state_dict(table.state_dict())
             return made
 
@@ -50,10 +50,10 @@ class _Trained(Parts):
         with torch.no_grad():
             for path in table_paths(made):
                 table = made.get_submodule(path)
-                if isinstance(table, FakeEmbedding):
+                if isinstance(table, QatEmbedding):
                     replace_table_(made, path, table.packed())
             for path, module in list(made.named_modules()):
-                if isinstance(module, FakeLinear):
+                if isinstance(module, QatLinear):
                     replace_module_(made, path, module.packed())
         return made.eval()
 
@@ -81,7 +81,7 @@ class TrainedInt8(_Trained):
             # The average starts from what the model sees before it is trained.
             for path, (low, high) in input_ranges(model, paths, resources.calibration, "min-max").items():
                 module = made.get_submodule(path)
-                assert isinstance(module, FakeLinear)
+                assert isinstance(module, QatLinear)
                 module.low.fill_(low)
                 module.high.fill_(high)
         return made

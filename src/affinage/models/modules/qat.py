@@ -87,8 +87,8 @@ def through(value: Tensor, rounded: Tensor) -> Tensor:
     return value + (rounded - value).detach()
 
 
-@register_module("fake-linear")
-class FakeLinear(Compressed):
+@register_module("qat-linear")
+class QatLinear(Compressed):
     """A linear map of float weights that is computed with what they are rounded to."""
 
     low: Tensor
@@ -152,8 +152,8 @@ class FakeLinear(Compressed):
         return packed_linear(kind, plain, _matrix(self.weight, self.weights))
 
 
-@register_module("fake-embedding")
-class FakeEmbedding(Compressed):
+@register_module("qat-embedding")
+class QatEmbedding(Compressed):
     """A table of float rows that gives what they are rounded to."""
 
     def __init__(
