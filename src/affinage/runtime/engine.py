@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from affinage.data.collate import pad_rows
 from affinage.data.encoding import Row
+from affinage.data.padding import batches_by_length
 from affinage.models.encoder import forward_masked_lm
 from affinage.models.layout import layout_of
 from affinage.signals import Batch
@@ -28,7 +29,7 @@ class TorchEngine:
 
     def logits(self, rows: Sequence[Row], *, batch_size: int) -> Iterator[tuple[int, Outputs]]:
         """(index of the row, its outputs without padding) for every row, longest rows first."""
-        for indices in _batches(rows, batch_size):
+        for indices in batches_by_length(rows, batch_size):
             batch = pad_rows([rows[i] for i in indices], pad_id=self._pad_id, with_types=self._with_types)
             with torch.inference_mode():
                 output = self._model(**{k: v.to(self._model.device) for k, v in batch.items()})
@@ -42,7 +43,7 @@ class TorchEngine:
 
     def mask_logits(self, rows: Sequence[Row], *, batch_size: int) -> Iterator[tuple[int, Outputs]]:
         """(index of the row, vocabulary logits at its one mask token), longest rows first."""
-        for indices in _batches(rows, batch_size):
+        for indices in batches_by_length(rows, batch_size):
             inputs = pad_rows([rows[i] for i in indices], pad_id=self._pad_id, with_types=self._with_types)
             inputs = {k: v.to(self._model.device) for k, v in inputs.items()}
             batch = Batch(
@@ -57,8 +58,3 @@ class TorchEngine:
                 assert signals.head_weight is not None
                 logits = torch.nn.functional.linear(signals.head_input, signals.head_weight, signals.head_bias)
             yield from ((i, (row,)) for i, row in zip(indices, logits.float().cpu().numpy(), strict=True))
-
-
-def _batches(rows: Sequence[Row], size: int) -> Iterator[list[int]]:
-    order = sorted(range(len(rows)), key=lambda i: -len(rows[i].input_ids))
-    yield from (order[i : i + size] for i in range(0, len(order), size))

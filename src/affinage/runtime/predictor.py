@@ -14,20 +14,19 @@ from affinage.data.encoding import (
     encode_windows,
     first_token_of_words,
 )
-from affinage.data.task import load_task, task_names
 from affinage.data.words import split_words
 from affinage.decoding.entities import find_entities, words_over_windows
 from affinage.decoding.fill_mask import best_tokens
 from affinage.decoding.labels import holding_labels, ranked_labels, sigmoid
 from affinage.decoding.spans import SpanWindow, best_answers
 from affinage.decoding.zero_shot import DEFAULT_TEMPLATE, fill_template, nli_classes, zero_shot_method
-from affinage.errors import InputError, unknown
+from affinage.errors import InputError
 from affinage.runtime.inputs import as_list, check_count, check_labels, check_pair, check_text
+from affinage.runtime.onnx.config import ModelKind
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-ModelKind = Literal["sequence", "pair", "multi_label", "regression", "token", "span", "fill_mask"]
 Result = dict[str, Any]
 
 _BLOCK = 512  # inputs encoded and decoded at a time: bounds memory whatever the length of the list
@@ -46,13 +45,14 @@ def load(name_or_path: str | Path, *, task: str | None = None) -> "Predictor":
     Raises: InputError where the model cannot be read, is not fine-tuned, or does another task.
     """
     from affinage.models.checkpoint import check_fit, load_masked_lm, load_task_model, load_tokenizer, read_config
+    from affinage.runtime.kind import kind_of, texts_of
 
     config = read_config(name_or_path)
-    kind = _kind(config, where=str(name_or_path), task=task)
+    kind = kind_of(config, where=str(name_or_path), task=task)
     tokenizer = load_tokenizer(name_or_path)
     check_fit(tokenizer, config, where=name_or_path)
     model = load_masked_lm(name_or_path)[0] if kind == "fill_mask" else load_task_model(name_or_path, kind)
-    return Predictor(model, tokenizer, kind=kind, texts=_texts(config, task))
+    return Predictor(model, tokenizer, kind=kind, texts=texts_of(config, task))
 
 
 class Predictor:
@@ -265,45 +265,3 @@ def _top(ranked: Sequence[Any], top_k: int | None) -> Result:
 
 def _cut(*rows: Row) -> Result:
     return {"truncated": True} if any(row.truncated for row in rows) else {}
-
-
-_OTHER_TASKS: dict[str, ModelKind] = {"fill-mask": "fill_mask", "zero-shot": "pair"}
-
-
-def _texts(config: Any, task: str | None) -> Literal[1, 2] | None:
-    """How many texts an input has, where the task that was asked for or noted says it."""
-    from affinage.models.checkpoint import task_of
-
-    name = task or task_of(config)
-    if name not in task_names():
-        return None
-    return 2 if "hypothesis" in load_task(name).columns else 1
-
-
-def _kind(config: Any, *, where: str, task: str | None) -> ModelKind:
-    """What a model does: the task asked for, else the one in its config, else what its class and labels say.
-
-    Raises: InputError where nothing says it, or the model was made for another kind of task.
-    """
-    from affinage.models.checkpoint import head_kind, task_of
-    from affinage.models.layout import class_names
-
-    if task is not None and task not in {*task_names(), *_OTHER_TASKS}:
-        raise InputError(unknown("task", task, [*task_names(), *_OTHER_TASKS]))
-    masked = any(name.endswith(("ForMaskedLM", "ForPreTraining")) for name in class_names(config))
-    head: ModelKind | None = "fill_mask" if masked else head_kind(config)
-    if head == "sequence" and any(str(name).lower().startswith("entail") for name in (config.id2label or {}).values()):
-        head = "pair"
-    noted = task_of(config)
-    found = load_task(noted).kind if noted in task_names() else head
-    asked = None if task is None else _OTHER_TASKS.get(task) or load_task(task).kind
-    if found is None and asked is None:
-        raise InputError(f"model '{where}': its config names no task and no head; say which with task=… (--task)")
-    same_head = {found, asked} <= {"sequence", "pair"}  # one class of transformers serves both
-    if asked is not None and found is not None and asked != found and not same_head:
-        raise InputError(
-            f"model '{where}' is a {found} model{f' ({noted})' if noted else ''}; {task} needs a {asked} one"
-        )
-    kind = asked or found
-    assert kind is not None
-    return kind

@@ -22,6 +22,8 @@ from affinage.runtime.onnx.heads import (
 )
 from affinage.runtime.onnx.linear import ACTIVATIONS, Emission, Int8
 from affinage.runtime.onnx.parts import activation_of, is_built
+from affinage.runtime.onnx.traced import traced_graph
+from affinage.runtime.onnx.traced_int8 import quantize_
 
 _EMIT = {SEQUENCE: emit_sequence, TOKEN: emit_token, SPAN: emit_span, MASKED: emit_masked}
 
@@ -39,7 +41,10 @@ def onnx_graph(model: PreTrainedModel, *, int8: Int8 | None = None) -> onnx.Mode
     layout_of(model.config)  # refuses variants
     head = head_of(model)
     if not is_built(model):
-        raise InputError(f"architecture '{model.config.model_type}' is not exported yet")
+        traced = traced_graph(model)
+        if int8 is not None:
+            quantize_(traced, int8)
+        return traced
     activation = activation_of(model)
     if activation not in ACTIVATIONS:
         raise InputError(f"activation '{activation}' is not exported; known: {', '.join(sorted(ACTIVATIONS))}")

@@ -28,8 +28,8 @@ class Inputs:
 
 def takes_types(model: PreTrainedModel) -> bool:
     """Whether the architecture tells first and second texts apart by embeddings, of which there are several."""
-    table = layout_of(model.config).token_type_embeddings
-    return table is not None and int(model.get_submodule(table).num_embeddings) > 1  # type: ignore[arg-type]
+    has_table = layout_of(model.config).token_type_embeddings is not None
+    return has_table and int(model.config.type_vocab_size) > 1
 
 
 def declare_inputs(out: Emission, model: PreTrainedModel) -> Inputs:

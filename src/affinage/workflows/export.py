@@ -1,0 +1,162 @@
+"""`affinage export`: a model -> a folder for ONNX Runtime, kept only if it answers as the model does."""
+
+import logging
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Literal, get_args
+
+from affinage.data.encoding import Row, encode_pairs, encode_questions, encode_texts, encode_windows
+from affinage.data.examples import read_examples
+from affinage.data.features import encode, stride_for
+from affinage.data.task import load_task, task_names
+from affinage.errors import CheckFailed, InputError, MissingExtra
+from affinage.models.checkpoint import (
+    check_fit,
+    load_masked_lm,
+    load_task_model,
+    load_tokenizer,
+    max_length,
+    read_config,
+    task_of,
+    weights_fingerprint,
+)
+from affinage.training.run_folder import RunFolder, refuse_existing
+
+log = logging.getLogger(__name__)
+
+ROWS = 200
+"""of the sample, at most"""
+LONGEST = 128
+"""tokens of a row of the sample, at most"""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export made."""
+
+    kind: str
+    int8: str
+    size_bytes: int
+    """of the graph, its weights included"""
+    operators: int
+    rows: int
+    """of the sample"""
+    largest_difference: float
+    """of two logits"""
+    agreement: float
+    """share of equal answers, in [0, 1]"""
+    seconds: float
+
+
+def export(
+    model: str | Path,
+    *,
+    out: str | Path,
+    int8: Literal["none", "dynamic"] = "none",
+    target: Literal["x86-vnni", "x86", "arm64"] = "x86-vnni",
+    task: str | None = None,
+    data: str | Path | None = None,
+    columns: Mapping[str, str] | None = None,
+    least_agreement: float = 0.95,
+    overwrite: bool = False,
+) -> Exported:
+    """Write `model` (a folder or hub name) to the folder `out` as a graph for ONNX Runtime.
+
+    `int8` "dynamic": weights and embeddings as 8-bit integers, a scale for each row; activations quantized as they come.
+    `target`: the processors that the integers are made for; "x86" are those without VNNI, which add products in 16
+    bits: weights get 7. `data`: texts to compare the graph with the model on, of the task (`columns` as everywhere); by
+    default 200 rows of the French sets that come with affinage.
+
+    Raises: InputError for what cannot be exported; CheckFailed where the graph does not answer as the model does:
+    float32 logits that differ, int8 answers of which fewer than `least_agreement` are the same. Nothing is kept then.
+    """
+    began = time.perf_counter()
+    _check(int8=int8, target=target, least_agreement=least_agreement)
+    refuse_existing(out, overwrite=overwrite)
+    try:
+        from affinage.runtime.engine import TorchEngine
+        from affinage.runtime.kind import kind_of
+        from affinage.runtime.onnx.build import onnx_graph
+        from affinage.runtime.onnx.folder import onnx_config, write_config_and_card, write_graph, write_tokenizer
+        from affinage.runtime.onnx.linear import Int8
+        from affinage.runtime.onnx.parity import check, compare, masked_in_the_middle
+        from affinage.runtime.onnx.session import OnnxEngine
+    except ModuleNotFoundError as error:
+        if error.name not in ("onnx", "onnxruntime", "onnxscript"):
+            raise
+        raise MissingExtra(error.name, "export") from None
+
+    config = read_config(model)
+    kind = kind_of(config, where=str(model), task=task)
+    tokenizer = load_tokenizer(model)
+    check_fit(tokenizer, config, where=model)
+    network = load_masked_lm(model)[0] if kind == "fill_mask" else load_task_model(model, kind)
+    described = onnx_config(network, tokenizer, kind, task=task, int8=int8, target=target)
+    length = min(LONGEST, max_length(config), tokenizer.model_max_length)
+    rows = _sample(tokenizer.backend_tokenizer, kind, described.texts, task or task_of(config), data, columns, length)
+    if kind == "fill_mask":
+        if described.mask_id is None:
+            raise InputError(f"model '{model}': its tokenizer has no mask token, so it cannot be asked for a masked word")
+        rows = masked_in_the_middle(rows, described.mask_id)
+    graph = onnx_graph(network, int8=None if int8 == "none" else Int8(bits=7 if target == "x86" else 8))
+    mask_id = -1 if described.mask_id is None else described.mask_id
+    reference = TorchEngine(network, pad_id=described.pad_id, mask_id=mask_id)
+    identity = {"verb": "export", "model": weights_fingerprint(model), "int8": int8, "target": target}
+    folder = RunFolder.open(out, identity=identity, overwrite=overwrite)
+    made: list[Exported] = []
+
+    def write(aside: Path) -> None:
+        path = write_graph(graph, aside)
+        engine = OnnxEngine(path, pad_id=described.pad_id, mask_id=described.mask_id)
+        parity = compare(engine, reference, rows, kind)
+        check(parity, int8=int8 != "none", least_agreement=least_agreement)
+        write_tokenizer(tokenizer, aside)
+        whole = described.model_copy(update={"parity": parity})
+        write_config_and_card(whole, aside, name=Path(out).name, source=str(model))
+        made.append(
+            Exported(
+                kind=kind,
+                int8=int8,
+                size_bytes=sum(file.stat().st_size for file in aside.glob("model.onnx*")),
+                operators=len(graph.graph.node),
+                rows=parity.rows,
+                largest_difference=parity.largest_difference,
+                agreement=parity.agreement,
+                seconds=round(time.perf_counter() - began, 1),
+            )
+        )
+
+    try:
+        folder.finish(write)
+    except (CheckFailed, InputError):
+        shutil.rmtree(folder.partial, ignore_errors=True)
+        raise
+    return made[0]
+
+
+def _check(*, int8: str, target: str, least_agreement: float) -> None:
+    """Raises: InputError for an option that is not there."""
+    from affinage.runtime.onnx.config import Int8Kind, Target
+
+    for name, given, known in (("int8", int8, get_args(Int8Kind)), ("target", target, get_args(Target))):
+        if given not in known:
+            raise InputError(f"--{name} '{given}': expected {', '.join(known)}")
+    if not 0 <= least_agreement <= 1:
+        raise InputError(f"--least-agreement {least_agreement:g}: expected a share from 0 to 1")
+
+
+def _sample(
+    tokenizer: object,
+    kind: str,
+    texts: int | None,
+    task: str | None,
+    data: str | Path | None,
+    columns: Mapping[str, str] | None,
+    length: int,
+) -> list[Row]:
+    """Rows of real text as the model reads them."""
+    from affinage.data.readers import find_parts
