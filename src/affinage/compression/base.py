@@ -11,9 +11,10 @@ from affinage.registry import Registry
 from affinage.signals import Batch
 
 Paradigm = Literal["pruning", "quantization", "sharing", "decomposition", "vocabulary"]
-Form = Literal["dense", "sparse", "uneven", "factored", "shared", "packed", "stock-albert"]
+Form = Literal["dense", "sparse", "uneven", "factored", "shared", "packed", "packed-table", "stock-albert"]
 """How weights may stand in a model: whole; with zeros that must stay; layers of unlike sizes; as products of smaller
-tensors (low rank, block-diagonal, Kronecker, tensor train); one tensor in several places; as integers with scales."""
+tensors (low rank, block-diagonal, Kronecker, tensor train); one tensor in several places; as integers with scales, the
+linear maps or the tables."""
 
 NEEDS = frozenset({"calibration", "gradients", "score", "latency", "texts"})
 """What a compressor may ask of `Resources`."""

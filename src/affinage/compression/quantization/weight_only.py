@@ -1,0 +1,83 @@
+"""Few-bit weights under float32 activations."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from affinage.compression.base import Resources, Traits, compressors
+from affinage.compression.quantization.places import (
+    LEAVES,
+    TABLE_LEAVES,
+    TABLE_TAKES,
+    TAKES,
+    Parts,
+    no_linear,
+    quantized,
+)
+from affinage.models.modules.groups import GroupEmbedding, GroupLinear, group_matrix
+from affinage.models.modules.matrix import packed_embedding, packed_linear
+
+
+def check_group(group: int) -> None:
+    """Raises: ValueError for a group that ONNX Runtime's operators do not take."""
+    if group < 16 or group & (group - 1):
+        raise ValueError(f"group is a power of two, 16 at least, not {group}")
+
+
+def group_linear(linear: nn.Linear, bits: int, group: int) -> GroupLinear:
+    """The map with weights of `bits` bits."""
+    return packed_linear(GroupLinear, linear, group_matrix(linear.weight, bits, group))
+
+
+def group_embedding(table: nn.Embedding, bits: int, group: int) -> GroupEmbedding:
+    """The table with weights of `bits` bits."""
+    return packed_embedding(GroupEmbedding, table, group_matrix(table.weight, bits, group))
+
+
+@compressors.register("int4", source="Shen et al. 2020 (Q-BERT), arXiv:1909.05840, section 3.2, groups along the input")
+@dataclass(frozen=True, kw_only=True)
+class Int4(Parts):
+    """4-bit weights in groups, float32 activations. Smaller, not faster, but for ONNX Runtime's MatMulNBits."""
+
+    group: int = 64
+    """weights of a row that share a scale and a zero point: a power of two, 16 at least"""
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    traits: ClassVar[Traits] = Traits("quantization", TAKES, LEAVES)
+
+    def __post_init__(self) -> None:
+        check_group(self.group)
+
+    def apply(self, model: PreTrainedModel, resources: Resources) -> PreTrainedModel:
+        return quantized(
+            model,
+            self,
+            lambda _, linear: group_linear(linear, 4, self.group),
+            lambda _, table: group_embedding(table, 4, self.group),
+            method="int4",
+        )
+
+
+@compressors.register(
+    "int4-embeddings", source="Shen et al. 2020 (Q-BERT), arXiv:1909.05840, section 3.2, rows in groups"
+)
+@dataclass(frozen=True, kw_only=True)
+class Int4Embeddings:
+    """Word and position embeddings of 4 bits in groups; the rest of the model stays as it is."""
+
+    group: int = 64
+    """numbers of a row that share a scale and a zero point: a power of two, 16 at least"""
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    traits: ClassVar[Traits] = Traits("quantization", TABLE_TAKES, TABLE_LEAVES)
+
+    def __post_init__(self) -> None:
+        check_group(self.group)
+
+    def apply(self, model: PreTrainedModel, resources: Resources) -> PreTrainedModel:
+        parts = Parts(encoder=False, heads=False)
+        return quantized(
+            model, parts, no_linear, lambda _, table: group_embedding(table, 4, self.group), method="int4-embeddings"
+        )
