@@ -23,6 +23,7 @@ from affinage.cli import (
     demo,
     distil,
     evaluate,
+    export,
     finetune,
     inspect,
     listing,
@@ -78,6 +79,7 @@ def _affinage(
     affinage finetune runs/student --task sentiment --data reviews/ --out runs/sentiment
     affinage evaluate runs/sentiment --data reviews/
     affinage predict runs/sentiment "Un film magnifique."
+    affinage export runs/sentiment --int8 dynamic --out sentiment-int8
     affinage benchmark runs/teacher-sentiment runs/sentiment
     affinage report runs/* --out report
 
@@ -93,6 +95,7 @@ app.command()(finetune.finetune)
 app.command()(baseline.baseline)
 app.command()(evaluate.evaluate)
 app.command()(predict.predict)
+app.command()(export.export)
 app.command()(benchmark.benchmark)
 app.command()(report.report)
 app.command()(inspect.inspect)

@@ -2,9 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from affinage.data.collate import pad_rows
@@ -12,16 +10,14 @@ from affinage.data.encoding import Row
 from affinage.data.padding import batches_by_length
 from affinage.models.encoder import forward_masked_lm
 from affinage.models.layout import layout_of
+from affinage.runtime.facts import Outputs
 from affinage.signals import Batch
-
-Outputs = tuple[NDArray[np.float32], ...]
-"""logits (C,) of a sequence; (T, C) of tokens; start (T,) and end (T,) of spans; (V,) of the mask token's place"""
 
 
 class TorchEngine:
     """A model in eval mode, run by PyTorch on the device it is on."""
 
-    def __init__(self, model: PreTrainedModel, *, pad_id: int, mask_id: int) -> None:
+    def __init__(self, model: PreTrainedModel, *, pad_id: int, mask_id: int | None) -> None:
         self._model = model
         self._pad_id = pad_id
         self._mask_id = mask_id
@@ -50,7 +46,7 @@ class TorchEngine:
                 input_ids=inputs["input_ids"],
                 mask=inputs["attention_mask"].bool(),
                 token_type_ids=inputs.get("token_type_ids"),
-                selected=torch.eq(inputs["input_ids"], self._mask_id),
+                selected=torch.eq(inputs["input_ids"], -1 if self._mask_id is None else self._mask_id),
             )
             with torch.inference_mode():
                 signals = forward_masked_lm(self._model, batch, frozenset({"head"}))

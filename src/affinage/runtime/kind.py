@@ -1,22 +1,13 @@
-"""What question a model answers, as the task that was asked for, its config, its class and its labels say."""
+"""What a transformers model answers: as its config, its class, its labels and the task that is asked for say."""
 
-from typing import Any, Literal
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from affinage.data.task import load_task, task_names
-from affinage.errors import InputError, unknown
-from affinage.models.checkpoint import head_kind, task_of
+from affinage.models.checkpoint import head_kind, max_length, no_answer_threshold, task_of
 from affinage.models.layout import class_names
-from affinage.runtime.onnx.config import ModelKind
-
-_OTHER_TASKS: dict[str, ModelKind] = {"fill-mask": "fill_mask", "zero-shot": "pair"}
-
-
-def texts_of(config: Any, task: str | None) -> Literal[1, 2] | None:
-    """How many texts an input has, where the task that was asked for or noted says it."""
-    name = task or task_of(config)
-    if name not in task_names():
-        return None
-    return 2 if "hypothesis" in load_task(name).columns else 1
+from affinage.runtime.facts import ModelFacts, ModelKind, agreed_kind, check_task, texts_of_task
 
 
 def kind_of(config: Any, *, where: str, task: str | None) -> ModelKind:
@@ -24,22 +15,31 @@ def kind_of(config: Any, *, where: str, task: str | None) -> ModelKind:
 
     Raises: InputError where nothing says it, or the model was made for another kind of task.
     """
-    if task is not None and task not in {*task_names(), *_OTHER_TASKS}:
-        raise InputError(unknown("task", task, [*task_names(), *_OTHER_TASKS]))
+    check_task(task)
     masked = any(name.endswith(("ForMaskedLM", "ForPreTraining")) for name in class_names(config))
     head: ModelKind | None = "fill_mask" if masked else head_kind(config)
     if head == "sequence" and any(str(name).lower().startswith("entail") for name in (config.id2label or {}).values()):
         head = "pair"
     noted = task_of(config)
     found = load_task(noted).kind if noted in task_names() else head
-    asked = None if task is None else _OTHER_TASKS.get(task) or load_task(task).kind
-    if found is None and asked is None:
-        raise InputError(f"model '{where}': its config names no task and no head; say which with task=… (--task)")
-    same_head = {found, asked} <= {"sequence", "pair"}  # one class of transformers serves both
-    if asked is not None and found is not None and asked != found and not same_head:
-        raise InputError(
-            f"model '{where}' is a {found} model{f' ({noted})' if noted else ''}; {task} needs a {asked} one"
-        )
-    kind = asked or found
-    assert kind is not None
-    return kind
+    return agreed_kind(found, task=task, noted=noted, where=where)
+
+
+def facts_of(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, kind: ModelKind, *, task: str | None = None
+) -> ModelFacts:
+    """What a predictor must know of a model. `task`: the one that was asked for; None: the one in its config."""
+    config = model.config
+    classes = {} if kind in ("span", "fill_mask") else config.id2label or {}
+    name = task or task_of(config)
+    return ModelFacts(
+        kind=kind,
+        task=name,
+        texts=texts_of_task(name),
+        labels=tuple(str(label) for _, label in sorted(classes.items())),
+        max_length=min(max_length(config), tokenizer.model_max_length),
+        pad_id=tokenizer.pad_token_id,
+        mask_id=tokenizer.mask_token_id,
+        special_ids=tuple(sorted(set(tokenizer.all_special_ids))),
+        no_answer_threshold=no_answer_threshold(config),
+    )

@@ -9,9 +9,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Literal, get_args
 
-from affinage.data.encoding import Row, encode_pairs, encode_questions, encode_texts, encode_windows
-from affinage.data.examples import read_examples
+from tokenizers import Tokenizer
+
+from affinage import __version__
+from affinage.data.encoding import Row
+from affinage.data.examples import Example, read_examples
 from affinage.data.features import encode, stride_for
+from affinage.data.readers import find_parts
 from affinage.data.task import load_task, task_names
 from affinage.errors import CheckFailed, InputError, MissingExtra
 from affinage.models.checkpoint import (
@@ -21,7 +25,6 @@ from affinage.models.checkpoint import (
     load_tokenizer,
     max_length,
     read_config,
-    task_of,
     weights_fingerprint,
 )
 from affinage.training.run_folder import RunFolder, refuse_existing
@@ -66,10 +69,10 @@ def export(
 ) -> Exported:
     """Write `model` (a folder or hub name) to the folder `out` as a graph for ONNX Runtime.
 
-    `int8` "dynamic": weights and embeddings as 8-bit integers, a scale for each row; activations quantized as they come.
-    `target`: the processors that the integers are made for; "x86" are those without VNNI, which add products in 16
-    bits: weights get 7. `data`: texts to compare the graph with the model on, of the task (`columns` as everywhere); by
-    default 200 rows of the French sets that come with affinage.
+    `int8` "dynamic": weights and embeddings as 8-bit integers, a scale for each row; activations are quantized as they
+    come. `target`: the processors that the integers are made for; "x86" are those without VNNI, which add products in
+    16 bits: weights get 7. `data`: texts to compare the graph with the model on, of the task (`columns` as everywhere);
+    by default 200 rows of the French sets that come with affinage.
 
     Raises: InputError for what cannot be exported; CheckFailed where the graph does not answer as the model does:
     float32 logits that differ, int8 answers of which fewer than `least_agreement` are the same. Nothing is kept then.
@@ -79,9 +82,10 @@ def export(
     refuse_existing(out, overwrite=overwrite)
     try:
         from affinage.runtime.engine import TorchEngine
-        from affinage.runtime.kind import kind_of
+        from affinage.runtime.kind import facts_of, kind_of
         from affinage.runtime.onnx.build import onnx_graph
-        from affinage.runtime.onnx.folder import onnx_config, write_config_and_card, write_graph, write_tokenizer
+        from affinage.runtime.onnx.config import OnnxConfig
+        from affinage.runtime.onnx.folder import write_config_and_card, write_graph, write_tokenizer
         from affinage.runtime.onnx.linear import Int8
         from affinage.runtime.onnx.parity import check, compare, masked_in_the_middle
         from affinage.runtime.onnx.session import OnnxEngine
@@ -95,27 +99,35 @@ def export(
     tokenizer = load_tokenizer(model)
     check_fit(tokenizer, config, where=model)
     network = load_masked_lm(model)[0] if kind == "fill_mask" else load_task_model(model, kind)
-    described = onnx_config(network, tokenizer, kind, task=task, int8=int8, target=target)
+    facts = facts_of(network, tokenizer, kind, task=task)
     length = min(LONGEST, max_length(config), tokenizer.model_max_length)
-    rows = _sample(tokenizer.backend_tokenizer, kind, described.texts, task or task_of(config), data, columns, length)
+    rows = _sample(tokenizer.backend_tokenizer, kind, facts.texts, facts.task, data, columns, length)
     if kind == "fill_mask":
-        if described.mask_id is None:
-            raise InputError(f"model '{model}': its tokenizer has no mask token, so it cannot be asked for a masked word")
-        rows = masked_in_the_middle(rows, described.mask_id)
+        if facts.mask_id is None:
+            raise InputError(
+                f"model '{model}': its tokenizer has no mask token, so it cannot be asked for a masked word"
+            )
+        rows = masked_in_the_middle(rows, facts.mask_id)
     graph = onnx_graph(network, int8=None if int8 == "none" else Int8(bits=7 if target == "x86" else 8))
-    mask_id = -1 if described.mask_id is None else described.mask_id
-    reference = TorchEngine(network, pad_id=described.pad_id, mask_id=mask_id)
+    reference = TorchEngine(network, pad_id=facts.pad_id, mask_id=facts.mask_id)
     identity = {"verb": "export", "model": weights_fingerprint(model), "int8": int8, "target": target}
     folder = RunFolder.open(out, identity=identity, overwrite=overwrite)
     made: list[Exported] = []
 
     def write(aside: Path) -> None:
         path = write_graph(graph, aside)
-        engine = OnnxEngine(path, pad_id=described.pad_id, mask_id=described.mask_id)
+        engine = OnnxEngine(path, pad_id=facts.pad_id, mask_id=facts.mask_id)
         parity = compare(engine, reference, rows, kind)
         check(parity, int8=int8 != "none", least_agreement=least_agreement)
         write_tokenizer(tokenizer, aside)
-        whole = described.model_copy(update={"parity": parity})
+        whole = OnnxConfig(
+            **facts.model_dump(),
+            affinage=__version__,
+            architecture=config.model_type,
+            int8=int8,
+            target=None if int8 == "none" else target,
+            parity=parity,
+        )
         write_config_and_card(whole, aside, name=Path(out).name, source=str(model))
         made.append(
             Exported(
@@ -150,7 +162,7 @@ def _check(*, int8: str, target: str, least_agreement: float) -> None:
 
 
 def _sample(
-    tokenizer: object,
+    tokenizer: Tokenizer,
     kind: str,
     texts: int | None,
     task: str | None,
@@ -159,4 +171,23 @@ def _sample(
     length: int,
 ) -> list[Row]:
     """Rows of real text as the model reads them."""
-    from affinage.data.readers import find_parts
+    if data is not None:
+        if task not in task_names():
+            raise InputError("--data needs a task, which the model's config does not name: give it with --task")
+        parts = find_parts(data)
+        source = next(parts[name] for name in ("test", "valid", "all", "train") if name in parts)
+        examples = read_examples(load_task(task), source, columns=columns, limit=ROWS)
+        return encode(tokenizer, examples, max_length=length, stride=stride_for(length))[:ROWS]
+    if kind == "span":
+        shipped = _shipped("qa")
+    elif kind == "pair" or (kind == "regression" and texts == 2):
+        shipped = _shipped("nli")
+    else:
+        shipped = _shipped("sentiment")
+    return encode(tokenizer, shipped, max_length=length, stride=stride_for(length))[:ROWS]
+
+
+def _shipped(task: str) -> list[Example]:
+    """Texts of the French sets that come with affinage; their labels are not used."""
+    folder = Path(str(resources.files("affinage.assets"))) / "data" / task
+    return read_examples(load_task(task), folder / "test.jsonl", limit=ROWS)

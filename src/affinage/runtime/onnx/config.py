@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from tokenizers import Tokenizer
 
 from affinage.errors import InputError
+from affinage.runtime.facts import ModelFacts
 
-FORMAT = "affinage-onnx-1"
+FORMAT: Literal["affinage-onnx-1"] = "affinage-onnx-1"
 GRAPH, TOKENIZER, CONFIG = "model.onnx", "tokenizer.json", "config.json"
 
-ModelKind = Literal["sequence", "pair", "multi_label", "regression", "token", "span", "fill_mask"]
 Int8Kind = Literal["none", "dynamic"]
 Target = Literal["x86-vnni", "x86", "arm64"]
 
@@ -30,27 +31,12 @@ class Parity(BaseModel):
     """share of equal answers, in [0, 1]"""
 
 
-class OnnxConfig(BaseModel):
+class OnnxConfig(ModelFacts):
     """`config.json` of an exported folder."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal["affinage-onnx-1"] = FORMAT
     affinage: str
     architecture: str
-    kind: ModelKind
-    task: str | None = None
-    texts: Literal[1, 2] | None = None
-    """how many texts a row has; None: one or two"""
-    labels: tuple[str, ...] = ()
-    """names of the classes, in the order of the logits"""
-    max_length: int
-    """tokens a row may have, special tokens included"""
-    pad_id: int
-    mask_id: int | None = None
-    special_ids: tuple[int, ...] = ()
-    no_answer_threshold: float | None = None
-    """of spans: from which margin on a question has no answer (logits); None: every question has one"""
     int8: Int8Kind = "none"
     target: Target | None = None
     """the processors that the integers are made for"""
@@ -82,6 +68,15 @@ def read_onnx_config(folder: Path | str) -> OnnxConfig:
         raise InputError(f"'{path}': {where}: {first['msg']}; export the model again") from None
     except ValueError as error:
         raise InputError(f"'{path}' is no JSON: {error}; export the model again") from None
+
+
+def read_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer of an exported folder. Raises: InputError where it is missing or damaged."""
+    try:
+        return Tokenizer.from_file(str(folder / TOKENIZER))
+    except Exception as error:  # tokenizers raises no other class
+        reason = str(error).splitlines()[0]
+        raise InputError(f"model '{folder}': {TOKENIZER} cannot be read: {reason}; export the model again") from None
 
 
 def _read(folder: Path) -> dict[str, Any]:

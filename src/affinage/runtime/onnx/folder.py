@@ -3,43 +3,12 @@
 from pathlib import Path
 
 import onnx
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
-from affinage import __version__
-from affinage.models.checkpoint import max_length, no_answer_threshold, task_of
-from affinage.runtime.kind import texts_of
-from affinage.runtime.onnx.config import CONFIG, GRAPH, TOKENIZER, Int8Kind, ModelKind, OnnxConfig, Target
+from affinage.runtime.onnx.config import CONFIG, GRAPH, TOKENIZER, OnnxConfig
 
 _LARGEST_PROTOBUF = 2**31 - 2**24
 """bytes; what is larger keeps its weights in a file beside it"""
-
-
-def onnx_config(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerFast,
-    kind: ModelKind,
-    *,
-    task: str | None,
-    int8: Int8Kind,
-    target: Target,
-) -> OnnxConfig:
-    """What the folder says of the model; without its parity."""
-    labels = () if kind in ("span", "fill_mask") else tuple(str(x) for _, x in sorted(model.config.id2label.items()))
-    return OnnxConfig(
-        affinage=__version__,
-        architecture=model.config.model_type,
-        kind=kind,
-        task=task or task_of(model.config),
-        texts=texts_of(model.config, task),
-        labels=labels,
-        max_length=min(max_length(model.config), tokenizer.model_max_length),
-        pad_id=tokenizer.pad_token_id,
-        mask_id=tokenizer.mask_token_id,
-        special_ids=tuple(sorted(set(tokenizer.all_special_ids))),
-        no_answer_threshold=no_answer_threshold(model.config),
-        int8=int8,
-        target=None if int8 == "none" else target,
-    )
 
 
 def write_graph(graph: onnx.ModelProto, folder: Path) -> Path:
@@ -71,24 +40,29 @@ _OUTPUTS = {
 def _card(config: OnnxConfig, name: str, source: str) -> str:
     assert config.parity is not None
     weights = "float32" if config.int8 == "none" else f"int8 ({config.int8}, made for {config.target})"
-    found = config.parity
+    found, origin = config.parity, Path(source).name
     labels = f"\nClasses, in the order of the logits: {', '.join(config.labels)}.\n" if config.labels else ""
+    outputs = _OUTPUTS.get(config.kind, "`logits` (batch, classes)")
     return f"""---
 tags: [affinage, onnx]
 ---
 
 # {name}
 
-A {config.architecture} model ({config.kind}), exported from `{Path(source).name}` by affinage {config.affinage}; weights in {weights}.
+A {config.architecture} model ({config.kind}), exported from `{origin}` by affinage {config.affinage}; weights in
+{weights}.
 {labels}
 | file | what it is |
 |---|---|
-| `model.onnx` | the graph, for ONNX Runtime 1.18 or later; `input_ids`, `attention_mask` and perhaps `token_type_ids` (batch, length) int64, padded on the right → {_OUTPUTS.get(config.kind, "`logits` (batch, classes)")} |
+| `model.onnx` | the graph, for ONNX Runtime |
 | `tokenizer.json` | for the library `tokenizers` |
 | `config.json` | kind, labels, ids of special tokens, longest row |
 
-Compared with PyTorch on {found.rows} rows of text: {found.agreement:.2%} of the answers are the same; logits differ by up to
-{found.largest_difference:.2g} (the largest is {found.largest_logit:.2g}).
+Inputs: `input_ids`, `attention_mask` and, where the model takes them, `token_type_ids` (batch, length), int64, padded
+on the right. Outputs: {outputs}.
+
+Compared with PyTorch on {found.rows} rows of text: {found.agreement:.2%} of the answers are the same; logits differ by
+up to {found.largest_difference:.2g} (the largest is {found.largest_logit:.2g}).
 
 ```python
 import affinage

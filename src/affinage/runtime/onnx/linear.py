@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from affinage.models.modules.base import Compressed
+from affinage.models.modules.int8 import int8_scale, to_int8
 from affinage.models.modules.tied import TiedProjection
 from affinage.runtime.onnx.graph import Array, Graph
 
@@ -70,9 +72,9 @@ class Emission:
         bits = self.int8.bits
         scale = g.weight(weight, "scale", lambda w: row_scales(w, bits))
         if rows:
-            stored = g.once("Transpose", g.weight(weight, "int8", lambda w: to_int8(w, bits)), perm=(1, 0))
+            stored = g.once("Transpose", g.weight(weight, "int8", lambda w: int8_rows(w, bits)), perm=(1, 0))
         else:
-            stored = g.weight(weight, "int8", lambda w: to_int8(w, bits).T)
+            stored = g.weight(weight, "int8", lambda w: int8_rows(w, bits).T)
         return Value(self.integer_product(x, stored, scale, bias))
 
     def integer_product(self, x: str, weight: str, scale: str, bias: Tensor | None) -> str:
@@ -90,7 +92,7 @@ class Emission:
             found: str = g.op("Gather", g.weight(weight), ids)
             return found
         bits = self.int8.bits
-        rows = g.weight(weight, "int8", lambda w: to_int8(w, bits))
+        rows = g.weight(weight, "int8", lambda w: int8_rows(w, bits))
         return self.gather_int8(ids, rows, g.weight(weight, "scale", lambda w: row_scales(w, bits)))
 
     def gather_int8(self, ids: str, rows: str, scales: str) -> str:
@@ -151,18 +153,16 @@ projection_emitters: dict[str, EmbeddingEmitter] = {}
 
 
 def row_scales(weight: Array, bits: int = 8) -> NDArray[np.float32]:
-    """(N,) largest magnitude of each row of weight (N, K) over the largest integer (127; 64 of 7 bits)."""
-    largest = np.abs(weight.astype(np.float32)).max(axis=1)
-    return np.where(largest > 0, largest, 1).astype(np.float32) / np.float32(_LARGEST[bits])
+    """(N,) as `modules.int8.int8_scale`."""
+    scales: NDArray[np.float32] = int8_scale(torch.from_numpy(weight), bits=bits).numpy()
+    return scales
 
 
-def to_int8(weight: Array, bits: int = 8) -> NDArray[np.int8]:
-    """(N, K) nearest integers of weight / `row_scales`."""
-    scaled = np.rint(weight / row_scales(weight, bits)[:, None])
-    return np.clip(scaled, -_LARGEST[bits], _LARGEST[bits]).astype(np.int8)
-
-
-_LARGEST = {8: 127, 7: 64}  # 255 · 64 · 2 is the largest sum of two products that 16 bits hold
+def int8_rows(weight: Array, bits: int = 8) -> NDArray[np.int8]:
+    """(N, K) as `modules.int8.to_int8`."""
+    tensor = torch.from_numpy(weight)
+    rows: NDArray[np.int8] = to_int8(tensor, int8_scale(tensor, bits=bits)).numpy()
+    return rows
 
 
 def _dense_linear(out: Emission, x: str, module: Any) -> Value:

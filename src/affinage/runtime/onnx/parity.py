@@ -1,15 +1,16 @@
 """Whether a graph gives the model's own answers: both read the same rows, every logit is compared."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from affinage.data.encoding import Row
 from affinage.errors import CheckFailed
-from affinage.runtime.onnx.config import ModelKind, Parity
+from affinage.runtime.facts import Engine, ModelKind
+from affinage.runtime.onnx.config import Parity
 
 TOLERANCE = 1e-4
 """of a float32 graph: largest difference of two logits, as a share of the largest logit or of 1"""
@@ -17,16 +18,6 @@ LEAST_AGREEMENT = 0.95
 """of an int8 graph: share of equal answers"""
 _BATCH = 8
 Floats = NDArray[Any]
-
-
-class Engine(Protocol):
-    """What makes logits of rows."""
-
-    def logits(self, rows: Sequence[Row], *, batch_size: int) -> Iterator[tuple[int, tuple[Any, ...]]]:
-        """(index, outputs) of every row."""
-
-    def mask_logits(self, rows: Sequence[Row], *, batch_size: int) -> Iterator[tuple[int, tuple[Any, ...]]]:
-        """(index, vocabulary logits at the one mask token) of every row."""
 
 
 def compare(ours: Engine, reference: Engine, rows: Sequence[Row], kind: ModelKind) -> Parity:

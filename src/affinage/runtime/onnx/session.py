@@ -11,9 +11,7 @@ from numpy.typing import NDArray
 from affinage.data.encoding import Ints, Row
 from affinage.data.padding import batches_by_length, row_inputs
 from affinage.errors import InputError, MissingExtra
-
-Outputs = tuple[NDArray[np.float32], ...]
-"""logits (C,) of a sequence; (T, C) of tokens; start (T,) and end (T,) of spans; (V,) of the mask token's place"""
+from affinage.runtime.facts import Outputs
 
 
 class OnnxEngine:

@@ -5,7 +5,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from affinage.runtime.onnx.graph import MICROSOFT, Array
-from affinage.runtime.onnx.linear import Int8, row_scales, to_int8
+from affinage.runtime.onnx.linear import Int8, int8_rows, row_scales
 
 _SMALL = 8
 """A map to so few outputs is the last one, to the classes: it weighs nothing and decides."""
@@ -27,18 +27,18 @@ def quantize_(model: onnx.ModelProto, int8: Int8) -> None:
     for node in graph.node:
         if node.op_type == "MatMul" and _is_matrix(weights.get(node.input[1])):
             x, name = node.input
-            matrix = numpy_helper.to_array(weights[name]).T
+            matrix = np.ascontiguousarray(numpy_helper.to_array(weights[name]).T)
             if x not in quantized:
                 quantized[x] = (f"{x}.u8", f"{x}.u8_scale", f"{x}.u8_zero")
                 nodes.append(helper.make_node("DynamicQuantizeLinear", [x], quantized[x]))
             u8, scale, zero = quantized[x]
-            held = store(f"{name}.int8", np.ascontiguousarray(to_int8(matrix, int8.bits).T))
+            held = store(f"{name}.int8", np.ascontiguousarray(int8_rows(matrix, int8.bits).T))
             scales = store(f"{name}.scale", row_scales(matrix, int8.bits))
             given = [u8, held, scale, scales, zero]
             nodes.append(helper.make_node("MatMulIntegerToFloat", given, node.output, node.name, domain=MICROSOFT))
         elif node.op_type == "Gather" and node.input[0] == table:
             rows = numpy_helper.to_array(weights[table])
-            held = store(f"{table}.int8", to_int8(rows, int8.bits))
+            held = store(f"{table}.int8", int8_rows(rows, int8.bits))
             scales = store(f"{table}.scale", row_scales(rows, int8.bits)[:, None])
             out = node.output[0]
             nodes += [
