@@ -13,6 +13,7 @@ _PUBLIC = {
     "Report": "affinage.report.report",
     "Predictor": "affinage.runtime.predictor",
     "load": "affinage.runtime.predictor",
+    "load_model": "affinage.models.checkpoint",
     "demo": "affinage.workflows.demo",
     "pretrain": "affinage.workflows.pretrain",
     "distil": "affinage.workflows.distil",

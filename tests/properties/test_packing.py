@@ -1,152 +1,112 @@
-"""Packing loses nothing, repeats nothing and overfills nothing, whatever the texts' lengths."""
+"""What is packed comes out again, whatever it is; what is quantized is as near as its step says, and stays there."""
 
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from torch import Tensor
 
-from affinage.data.masking import Masker
-from affinage.data.packing import cut, pack
-from affinage.data.rows import EpochSampler, PackedRows, to_batch
-from affinage.data.tokens import TokenStore
-from affinage.recipe import Masking
-from affinage.signals import IGNORED
-from tiny import SENTENCES, tiny_tokenizer
+from affinage.models.modules.codebook import codebook_matrix
+from affinage.models.modules.groups import group_codes, group_matrix, group_scale
+from affinage.models.modules.int8 import input_range, int8_scale, to_int8
+from affinage.models.modules.packing import pack_bits, pack_trits, packed_bytes, unpack_bits, unpack_trits
+from affinage.models.modules.signs import binary, binary_matrix, ternary, ternary_by_threshold, ternary_matrix
 
-CLS, SEP, PAD, MASK, FIRST = 0, 2, 1, 4, 5
-
-
-def store_of(lengths: list[int]) -> TokenStore:
-    """Texts whose tokens are numbered through the corpus, so that each can be found again."""
-    starts = np.cumsum([0, *lengths], dtype=np.int64)
-    return TokenStore(np.arange(FIRST, FIRST + starts[-1], dtype=np.int32), starts)
+SHAPES = array_shapes(min_dims=2, max_dims=2, max_side=40)
+NUMBERS = st.floats(-1e3, 1e3, width=32).map(lambda x: 0.0 if abs(x) < 1e-3 else x)
+MATRICES = arrays(np.float32, SHAPES, elements=NUMBERS).map(torch.from_numpy)
 
 
-def rows_of(store: TokenStore, row_length: int, *, seed: int = 0, variants: int | None = None) -> PackedRows:
-    size = FIRST + store.tokens
-    special = np.arange(size) < FIRST
-    masker = Masker(Masking(variants=variants), MASK, special, np.ones(size, dtype=bool))
-    return PackedRows(store, masker, cls_id=CLS, sep_id=SEP, pad_id=PAD, row_length=row_length, seed=seed)
+@st.composite
+def codes_of(draw: Any, levels: int) -> Tensor:
+    return torch.from_numpy(draw(arrays(np.uint8, SHAPES, elements=st.integers(0, levels - 1))))
 
 
-LENGTHS = st.lists(st.integers(0, 30), max_size=25)
+@given(data=st.data(), bits=st.integers(1, 8))
+def test_packed_bits_come_out_again(data: st.DataObject, bits: int) -> None:
+    codes = data.draw(codes_of(2**bits))
+    packed = pack_bits(codes, bits)
+    assert packed.shape == (codes.shape[0], packed_bytes(codes.shape[1], bits))
+    assert packed.dtype == torch.uint8
+    assert torch.equal(unpack_bits(packed, bits, codes.shape[1]), codes)
 
 
-@given(LENGTHS, st.integers(1, 12))
-def test_a_cut_keeps_every_token_once_and_in_order(lengths: list[int], length: int) -> None:
-    pieces = cut(store_of(lengths), length)
-    assert [i for begin, end in pieces for i in range(begin, end)] == list(range(sum(lengths)))
-    assert all(0 < end - begin <= length for begin, end in pieces)
-    starts = set(np.cumsum([0, *lengths]).tolist())
-    assert all(not starts & set(range(begin + 1, end)) for begin, end in pieces)  # no piece crosses into another text
+@given(codes=codes_of(3))
+def test_packed_trits_come_out_again(codes: Tensor) -> None:
+    packed = pack_trits(codes)
+    assert packed.shape == (codes.shape[0], -(-codes.shape[1] // 5))
+    assert torch.equal(unpack_trits(packed, codes.shape[1]), codes)
 
 
-@given(st.lists(st.integers(1, 12), max_size=60), st.integers(12, 40))
-def test_every_piece_is_in_one_row_and_no_row_overflows(lengths: list[int], capacity: int) -> None:
-    rows = pack(np.asarray(lengths, dtype=np.int64), capacity)
-    assert sorted(piece for row in rows for piece in row) == list(range(len(lengths)))
-    filled = [sum(lengths[piece] for piece in row) for row in rows]
-    assert all(0 < total <= capacity for total in filled)
-    # Best fit: no two rows could be one.
-    assert len(rows) < 2 or sum(sorted(filled)[:2]) > capacity
+def test_the_bits_of_a_row_are_one_number_lowest_first() -> None:
+    codes = [5, 0, 7, 1, 6, 3, 2]  # of three bits
+    number = sum(code << 3 * i for i, code in enumerate(codes))
+    assert pack_bits(torch.tensor([codes]), 3)[0].tolist() == list(number.to_bytes(3, "little"))
+    assert pack_trits(torch.tensor([[2, 1, 0, 0, 2, 1]]))[0].tolist() == [2 + 3 + 2 * 81, 1]
 
 
-def test_best_fit_takes_the_fullest_row_that_has_room() -> None:
-    assert pack(np.array([6, 8, 2, 4, 3]), 10) == [[0, 3], [1, 2], [4]]
+@given(weight=MATRICES, per_row=st.booleans(), bits=st.sampled_from([7, 8]))
+def test_int8_is_within_half_a_step_and_stays(weight: Tensor, per_row: bool, bits: int) -> None:
+    scale = int8_scale(weight, per_row=per_row, bits=bits)
+    codes = to_int8(weight, scale)
+    dense = codes.float() * scale[:, None]
+    assert int(codes.abs().max()) <= 2 ** (bits - 1) - 1
+    assert bool(((weight - dense).abs() <= scale[:, None] * 0.50001).all())
+    assert torch.equal(to_int8(dense, scale), codes)
 
 
-def test_a_piece_longer_than_a_row_is_an_error() -> None:
-    with pytest.raises(ValueError, match="11 tokens does not fit a row of 10"):
-        pack(np.array([3, 11]), 10)
+@given(weight=MATRICES, bits=st.integers(2, 8), group=st.sampled_from([16, 32, 64]))
+def test_groups_are_within_half_a_step_and_stay(weight: Tensor, bits: int, group: int) -> None:
+    made = group_matrix(weight, bits, group)
+    dense = made.read()
+    steps = made.scale.float().repeat_interleave(made.group, 1)[:, : weight.shape[1]]
+    assert bool(((weight - dense).abs() <= steps * 0.5001).all())
+    scale, zero = group_scale(weight, bits)
+    codes = group_codes(weight, scale, zero, bits)
+    again = (codes - zero[:, None]) * scale.float()[:, None]
+    assert torch.equal(group_codes(again, scale, zero, bits), codes)
 
 
-@given(LENGTHS.filter(any), st.integers(4, 20))
-def test_rows_hold_every_token_once_with_special_tokens_and_segments(lengths: list[int], row_length: int) -> None:
-    rows = rows_of(store_of(lengths), row_length)
-    found: list[int] = []
-    real = 0
-    for row in range(len(rows)):
-        masked, segments, labels, place = rows[0, row]
-        assert len(masked) == len(segments) == len(labels) <= row_length and place == (0, row)
-        original = np.where(labels == IGNORED, masked, labels)
-        assert (np.diff(segments) >= 0).all() and segments[0] == 1
-        for number in range(1, segments.max() + 1):
-            text = original[segments == number]
-            assert (text[0], text[-1]) == (CLS, SEP) and (text[1:-1] >= FIRST).all() and len(text) > 2
-            found += text[1:-1].tolist()
-        real += len(masked)
-    assert sorted(found) == list(range(FIRST, FIRST + sum(lengths)))
-    assert rows.tokens == real
+@given(values=arrays(np.float32, st.integers(1, 50), elements=NUMBERS).map(torch.from_numpy))
+def test_activations_are_within_half_a_step_and_zero_stays_zero(values: Tensor) -> None:
+    scale, zero = input_range(values.amin(), values.amax())
+    dense = ((values / scale).round() + zero).clamp(0, 255).sub(zero) * scale
+    assert bool(((values - dense).abs() <= scale * 0.5001).all())
+    assert 0 <= float(zero) <= 255 and float(zero) == int(zero)
+    assert bool((dense[values == 0] == 0).all())
 
 
-@given(LENGTHS.filter(any), st.integers(4, 20))
-def test_a_collated_batch_pads_behind_the_row(lengths: list[int], row_length: int) -> None:
-    rows = rows_of(store_of(lengths), row_length)
-    items = [rows[0, row] for row in range(len(rows))]
-    columns = rows.collate(items)
-    batch = to_batch(**columns)
-    assert batch.input_ids.shape == (len(rows), row_length)
-    assert int(batch.mask.sum()) == rows.tokens
-    for i, (masked, segments, labels, place) in enumerate(items):
-        n = len(masked)
-        assert columns["input_ids"][i].tolist() == [*masked, *[PAD] * (row_length - n)]
-        assert columns["segments"][i].tolist() == [*segments, *[0] * (row_length - n)]
-        assert columns["labels"][i].tolist() == [*labels, *[IGNORED] * (row_length - n)]
-        assert columns["places"][i].tolist() == list(place)
+@given(weight=MATRICES)
+@pytest.mark.parametrize("rounded", [ternary, ternary_by_threshold, binary])
+def test_signs_and_scales_come_out_again(rounded: Any, weight: Tensor) -> None:
+    codes, scale = rounded(weight)
+    made = (binary_matrix if rounded is binary else ternary_matrix)(codes, scale)
+    dense = made.read().detach()
+    assert torch.equal(dense, codes * scale[:, None])
+    pick = torch.tensor([weight.shape[0] - 1, 0])
+    assert torch.equal(made.read(pick).detach(), dense[pick])
 
 
-def test_an_item_depends_on_seed_epoch_and_row_alone() -> None:
-    store = store_of([17, 23, 9, 30, 4])
-    rows, again, other = rows_of(store, 20), rows_of(store, 20), rows_of(store, 20, seed=1)
-    [again[0, row] for row in range(len(again))]  # what was read before must not matter
-    for row in range(len(rows)):
-        for one, two in zip(rows[3, row], again[3, row], strict=True):
-            np.testing.assert_array_equal(one, two)
-    assert any(not np.array_equal(rows[3, row][0], rows[4, row][0]) for row in range(len(rows)))
-    assert any(not np.array_equal(rows[3, row][0], other[3, row][0]) for row in range(len(rows)))
+@given(weight=MATRICES)
+@pytest.mark.parametrize("rounded", [ternary, binary])
+def test_signs_stay_what_they_are(rounded: Any, weight: Tensor) -> None:
+    codes, scale = rounded(weight)
+    dense = codes * scale[:, None]
+    again, same = rounded(dense)
+    torch.testing.assert_close(again * same[:, None], dense, rtol=1e-6, atol=0)
 
 
-def test_with_variants_a_row_comes_again_with_the_same_masks() -> None:
-    store = store_of([17, 23, 9, 30, 4])
-    rows, anew = rows_of(store, 20, variants=3), rows_of(store, 20)
-    for row in range(len(rows)):
-        assert [rows[epoch, row][3] for epoch in range(5)] == [(epoch % 3, row) for epoch in range(5)]
-        for epoch, same in ((0, 0), (2, 2), (3, 0), (5, 2)):
-            for one, two in zip(rows[epoch, row], anew[same, row], strict=True):
-                np.testing.assert_array_equal(one, two)
-
-
-def test_the_sampler_gives_every_row_once_an_epoch_in_another_order() -> None:
-    sampler, same, other = EpochSampler(50, 0), EpochSampler(50, 0), EpochSampler(50, 1)
-    first = list(sampler)
-    sampler.set_epoch(1)
-    second = list(sampler)
-    assert [epoch for epoch, _ in second] == [1] * 50
-    assert sorted(row for _, row in first) == sorted(row for _, row in second) == list(range(50))
-    assert [row for _, row in first] != [row for _, row in second]
-    assert first == list(same) != list(other)
-    assert len(sampler) == 50
-
-
-def test_a_store_is_built_once_and_a_half_written_one_anew(tmp_path: Path) -> None:
-    tokenizer = tiny_tokenizer("camembert")
-    expected = [tokenizer(line, add_special_tokens=False).input_ids for line in SENTENCES]
-    (tmp_path / "store").mkdir()
-    (tmp_path / "store" / "ids.bin").write_bytes(b"left by a crash")
-    store = TokenStore.build(SENTENCES, tokenizer, tmp_path / "store")
-    assert len(store) == 10 and store.tokens == sum(map(len, expected))
-    assert [store.ids[a:b].tolist() for a, b in zip(store.starts, store.starts[1:], strict=False)] == expected
-    mapped = TokenStore.build(iter(()), tokenizer, tmp_path / "store")
-    assert mapped.ids.tolist() == store.ids.tolist()
-
-    def failing() -> object:
-        yield SENTENCES[0]
-        raise OSError
-
-    with pytest.raises(OSError):  # noqa: PT011
-        TokenStore.build(failing(), tokenizer, tmp_path / "broken")  # type: ignore[arg-type]
-    assert not (tmp_path / "broken" / "done.json").exists()
-    empty = TokenStore.build([], tokenizer, tmp_path / "empty")
-    assert (len(empty), empty.tokens) == (0, 0)
+@given(data=st.data(), entries=st.sampled_from([2, 5, 16, 37, 256]), width=st.integers(1, 4), one_book=st.booleans())
+def test_codebook_entries_come_out_again(data: st.DataObject, entries: int, width: int, one_book: bool) -> None:
+    codes = data.draw(codes_of(entries))
+    books = 1 if one_book else codes.shape[1]
+    book = torch.arange(books * entries * width, dtype=torch.float32).view(books, entries, width)
+    made = codebook_matrix(codes, book)
+    rows = [[book[0 if one_book else j, code] for j, code in enumerate(row)] for row in codes.tolist()]
+    expected = torch.stack([torch.cat(row) for row in rows])
+    assert torch.equal(made.read().detach(), expected)
+    assert torch.equal(made.read(torch.tensor([0, 0])).detach(), expected[[0, 0]])

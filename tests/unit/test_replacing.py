@@ -4,44 +4,14 @@ from copy import deepcopy
 
 import pytest
 import torch
+from tests.compressed_kinds import Halves, halves
 from tests.tiny import FAMILIES, tiny_model
-from torch import Tensor, nn
-from torch.nn.functional import embedding
+from torch import nn
 
 from affinage.errors import InputError
 from affinage.models.layout import depth_of, layout_of
-from affinage.models.modules.base import Compressed, Settings
 from affinage.models.modules.tied import TiedProjection
 from affinage.models.replacing import is_tied, linears, replace_embedding_, replace_module_, word_embedding_path
-
-
-class Halves(Compressed):
-    """A table stored as two halves of its columns: nothing is lost, so outputs must stay."""
-
-    kind = "halves"
-
-    def __init__(self, num_embeddings: int, embedding_dim: int, padding_idx: int | None) -> None:
-        super().__init__()
-        self.num_embeddings, self.embedding_dim, self.padding_idx = num_embeddings, embedding_dim, padding_idx
-        self.left = nn.Parameter(torch.zeros(num_embeddings, embedding_dim // 2))
-        self.right = nn.Parameter(torch.zeros(num_embeddings, embedding_dim - embedding_dim // 2))
-
-    def settings(self) -> Settings:
-        return {}
-
-    def dense(self) -> Tensor:
-        return torch.cat([self.left, self.right], 1)
-
-    def forward(self, ids: Tensor) -> Tensor:
-        return embedding(ids, self.dense())
-
-
-def halves(table: nn.Embedding) -> Halves:
-    made = Halves(table.num_embeddings, table.embedding_dim, table.padding_idx)
-    left, right = table.weight.detach().split((made.left.shape[1], made.right.shape[1]), 1)
-    made.left.data, made.right.data = left.clone(), right.clone()
-    return made
-
 
 IDS = torch.tensor([[5, 6, 7, 8, 9, 10]])
 

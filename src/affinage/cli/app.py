@@ -20,6 +20,7 @@ from affinage.cli import (
     augment,
     baseline,
     benchmark,
+    compress,
     demo,
     distil,
     evaluate,
@@ -37,7 +38,7 @@ from affinage.cli import (
 from affinage.cli.console import say, set_up
 from affinage.cli.faults import explain, foreseen
 
-_RESUMABLE = {"pretrain", "distil", "finetune", "baseline", "demo", "augment"}
+_RESUMABLE = {"pretrain", "distil", "finetune", "baseline", "demo", "augment", "compress"}
 
 
 class _Verbs(TyperGroup):
@@ -77,6 +78,7 @@ def _affinage(
     affinage pretrain corpus/ --out runs/teacher
     affinage distil runs/teacher --corpus corpus/ --out runs/student
     affinage finetune runs/student --task sentiment --data reviews/ --out runs/sentiment
+    affinage compress runs/sentiment --with int8 --out runs/small
     affinage evaluate runs/sentiment --data reviews/
     affinage predict runs/sentiment "Un film magnifique."
     affinage export runs/sentiment --int8 dynamic --out sentiment-int8
@@ -93,6 +95,7 @@ app.command()(distil.distil)
 app.command()(augment.augment)
 app.command()(finetune.finetune)
 app.command()(baseline.baseline)
+app.command()(compress.compress)
 app.command()(evaluate.evaluate)
 app.command()(predict.predict)
 app.command()(export.export)

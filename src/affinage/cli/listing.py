@@ -1,4 +1,4 @@
-"""`affinage list losses|tasks|models`: what a recipe or an option may name."""
+"""`affinage list losses|compressors|tasks|models`: what a recipe or an option may name."""
 
 import json
 from dataclasses import fields
@@ -9,7 +9,7 @@ import typer
 from affinage.cli.console import write, write_table
 from affinage.cli.options import Json
 
-app = typer.Typer(rich_markup_mode=None, help="List what can be named: losses, tasks, shipped models.")
+app = typer.Typer(rich_markup_mode=None, help="List what can be named: losses, compressors, tasks, shipped models.")
 
 
 @app.command()
@@ -36,6 +36,51 @@ def losses(as_json: Json = False) -> None:
         return
     rows = [(f["name"], f["summary"], _shown(f["parameters"]), f["source"]) for f in found]
     write_table(("loss", "what it is", "parameters", "source"), rows)
+
+
+@app.command()
+def compressors(as_json: Json = False) -> None:
+    """What `affinage compress` can do, and its sources.
+
+    \b
+    affinage list compressors
+    """
+    import affinage.compression  # noqa: F401  (registers every compressor)
+    from affinage.compression.base import TrainedCompressor
+    from affinage.compression.base import compressors as registry
+
+    found: list[dict[str, Any]] = []
+    for entry in registry.entries():
+        component: Any = entry.component
+        found.append(
+            {
+                "name": entry.name,
+                "summary": entry.summary,
+                "paradigm": component.traits.paradigm,
+                "parameters": _parameters(component),
+                "needs": sorted(component.needs),
+                "trained": issubclass(component, TrainedCompressor),
+                "takes": sorted(component.traits.takes),
+                "leaves": sorted(component.traits.leaves),
+                "source": entry.source,
+            }
+        )
+    found.sort(key=lambda one: (one["paradigm"], one["name"]))
+    if as_json:
+        write(json.dumps(found, ensure_ascii=False, indent=1))
+        return
+    rows = [
+        (
+            f["name"],
+            f["paradigm"],
+            f["summary"],
+            _shown(f["parameters"]),
+            ", ".join([*f["needs"], *(["training"] if f["trained"] else [])]),
+            f["source"],
+        )
+        for f in found
+    ]
+    write_table(("method", "paradigm", "what it does", "parameters", "needs", "source"), rows)
 
 
 @app.command()

@@ -14,6 +14,7 @@ def show_report(report: "Report", *, as_json: bool, out: object = None, quiet: b
         write(report.to_json())
     else:
         _models(report)
+        _ledger(report)
         _scores(report)
         _kept(report)
         _training(report)
@@ -25,6 +26,16 @@ def _models(report: "Report") -> None:
     rows = [(m.name, m.layers, f"{m.parameters:,}", *m.stored()) for m in report.models]
     if rows:
         write_table(("model", ">layers", ">parameters", ">MB stored", "stored as"), rows)
+
+
+def _ledger(report: "Report") -> None:
+    if report.ledger:
+        from affinage.report.ledger import ledger_table
+
+        columns, rows = ledger_table(report.ledger)
+        write("")
+        numbers = {"step", "parameters", "MB", "smaller", "ms", "score %", "trained"}
+        write_table(tuple(f">{name}" if name in numbers else name for name in columns), rows)
 
 
 def _scores(report: "Report") -> None:

@@ -46,6 +46,8 @@ class Traits:
     """forms that the model's weights may stand in"""
     leaves: frozenset[Form] = frozenset({"dense"})
     """forms that it adds: {"dense"} where the result is a stock model again"""
+    trains: bool = True
+    """whether training afterwards reaches what it leaves; not where that is integers in the places of all weights"""
 
 
 class Compressor(Protocol):

@@ -2,16 +2,22 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict
+from torch import nn
 from transformers import PreTrainedModel
 
 from affinage.evaluation.weight_files import stored_as, stored_bytes
 from affinage.models.layout import layout_of, position_offset, widths_of
+from affinage.models.modules.base import Compressed
+from affinage.models.storage import held_tensors
 from affinage.report.report import ModelEntry
 
-_NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16", torch.float64: "fp64"}
+_NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16", torch.float64: "fp64"} | {
+    kind: str(kind).removeprefix("torch.") for kind in (torch.int8, torch.uint8, torch.int16, torch.int32)
+}
 
 
 class Footprint(BaseModel):
@@ -33,9 +39,9 @@ class Footprint(BaseModel):
     head: int
     """parameters of each part; those the head shares with the embeddings count as embeddings"""
     parameters: int
-    """all of them, tied ones once"""
+    """all of them, tied ones once, packed integers each"""
     size_bytes: int
-    """of the weights on disk, or 4 bytes a parameter"""
+    """of the weights on disk, or of the tensors as they are"""
     stored_as: str | None
     """precision of the weights on disk: fp32, fp16, bf16, or several joined by `and`; None where it is not known"""
     flops: int
@@ -44,21 +50,17 @@ class Footprint(BaseModel):
 
 
 def footprint(model: PreTrainedModel, *, length: int = 128, folder: str | Path | None = None) -> Footprint:
-    """Count a stock model; it may live on the meta device. `folder` is where its weights lie, if they do."""
+    """Count a model; it may live on the meta device. `folder` is where its weights lie, if they do."""
     config = model.config
     layout = layout_of(config)
-    parts = dict.fromkeys(("embeddings", "encoder", "pooler", "head"), 0)
-    seen: set[int] = set()
-    named = [(_part(name), parameter) for name, parameter in model.named_parameters(remove_duplicate=False)]
-    for part, parameter in sorted(named, key=lambda entry: entry[0] != "embeddings"):  # tied ones count there
-        if id(parameter) not in seen:
-            parts[part] += parameter.numel()
-        seen.add(id(parameter))
+    parts = _counted(model)
     total = sum(parts.values())
     layers, width = int(getattr(config, layout.num_hidden_layers)), int(config.hidden_size)
     inner = widths_of(config)["intermediate_size"]
     maps = inner * 3 // 2 if layout.gated else inner  # a gate is a third map of this size
     flops = encoder_flops(layers, width, maps, length)
+    if layout.whole:  # heads, neurons or ranks may have been cut, layer by layer
+        flops = _flops_of(model, length)
     if layout.model_type == "mobilebert":  # bottlenecks and several feed-forward networks a layer: every matrix counts
         matrices = sum(p.numel() for name, p in model.named_parameters() if p.dim() == 2 and _part(name) == "encoder")
         flops = 2 * length * matrices + 4 * layers * length**2 * int(config.true_hidden_size)
@@ -71,7 +73,7 @@ def footprint(model: PreTrainedModel, *, length: int = 128, folder: str | Path |
         vocab_size=int(config.vocab_size),
         max_length=int(config.max_position_embeddings) - position_offset(config),
         parameters=total,
-        size_bytes=stored_bytes(folder) or 4 * total,
+        size_bytes=stored_bytes(folder) or tensor_bytes(model),
         stored_as=stored_as(folder),
         flops=flops,
         length=length,
@@ -94,8 +96,8 @@ def model_entry(
     shape = footprint(model, folder=folder)
     size, precision = shape.size_bytes, shape.stored_as
     if folder is None:
-        size = sum(parameter.nbytes for parameter in model.parameters())
-        kinds = {parameter.dtype for parameter in model.parameters()}
+        size = tensor_bytes(model)
+        kinds = {tensor.dtype for tensor in held_tensors(model).values()}
         precision = " and ".join(sorted(_NAMES.get(kind, str(kind)) for kind in kinds))
     return ModelEntry(
         name=name,
@@ -107,6 +109,11 @@ def model_entry(
         stored_as=precision,
         base=None if base is None else str(base),
     )
+
+
+def tensor_bytes(model: PreTrainedModel) -> int:
+    """Of everything that a checkpoint of the model stores, its header aside."""
+    return sum(tensor.nbytes for tensor in held_tensors(model).values())
 
 
 def encoder_flops(layers: int, width: int, inner: int, length: int) -> int:
@@ -124,6 +131,43 @@ def equation_9(*, layers: int, width: int, inner: int, vocabulary: int, position
     Delestre & Amar 2022, arXiv:2205.11111, equation 9; `positions` is the number of rows of the position table.
     """
     return layers * (4 * width**2 + 2 * width * inner + 9 * width + inner) + width * (vocabulary + positions + 2)
+
+
+def _counted(model: PreTrainedModel) -> dict[str, int]:
+    """Part -> numbers in it. What is tied or shared counts once, and where one use is the embeddings, there."""
+    parts = dict.fromkeys(("embeddings", "encoder", "pooler", "head"), 0)
+    seen: set[int] = set()
+    found: list[tuple[str, object, int]] = []
+    for path, module in model.named_modules():
+        if isinstance(module, Compressed):
+            found.append((_part(f"{path}.weight"), module, module.numbers()))
+            seen.update(map(id, module.held()))
+    named = model.named_parameters(remove_duplicate=False)
+    found += [(_part(name), parameter, parameter.numel()) for name, parameter in named]
+    for part, owner, count in sorted(found, key=lambda entry: entry[0] != "embeddings"):
+        if id(owner) not in seen:
+            parts[part] += count
+        seen.add(id(owner))
+    return parts
+
+
+def _flops_of(model: PreTrainedModel, length: int) -> int:
+    """As `encoder_flops`, of the linear maps as they are: a layer that stands twice works twice."""
+    layout = layout_of(model.config)
+    within = model.base_model is model  # without a head, where paths have no such beginning
+    layers = model.get_submodule(layout.layers.removeprefix(f"{layout.base}.") if within else layout.layers)
+    assert isinstance(layers, nn.ModuleList)
+    total = 0
+    for layer in layers:
+        maps = 0
+        for module in layer.modules():
+            if isinstance(module, nn.Linear):
+                maps += module.in_features * module.out_features
+            elif isinstance(module, Compressed) and not any(isinstance(m, nn.Linear) for m in module.modules()):
+                maps += int(module.in_features) * int(module.out_features)
+        width: Any = layer.get_submodule(layout.query).out_features
+        total += 2 * length * maps + 4 * length**2 * int(width)
+    return total
 
 
 def _part(name: str) -> str:

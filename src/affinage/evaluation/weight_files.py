@@ -3,7 +3,9 @@
 import json
 from pathlib import Path
 
-_NAMES = {"F64": "fp64", "F32": "fp32", "F16": "fp16", "BF16": "bf16"}
+_NAMES = {"F64": "fp64", "F32": "fp32", "F16": "fp16", "BF16": "bf16"} | {
+    f"{sign}{bits}": f"{name}{bits}" for sign, name in (("I", "int"), ("U", "uint")) for bits in (8, 16, 32)
+}
 _INDICES = {"I64"}
 """position ids, which older checkpoints store beside the parameters"""
 

@@ -26,6 +26,7 @@ from affinage.errors import InputError
 from affinage.models.layout import class_names, dropout_settings, layout_of, position_offset
 from affinage.models.packed import without_cache_
 from affinage.models.shipped import located
+from affinage.models.storage import STRUCTURE, is_compressed, load_compressed
 
 Kind = Literal["sequence", "pair", "multi_label", "regression", "token", "span"]
 """What a head is for: as `Kind` of `data.task`, which has the same rank as this file."""
@@ -84,6 +85,15 @@ def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerFast:
     fast.backend_tokenizer.no_truncation()
     fast.backend_tokenizer.no_padding()
     return fast
+
+
+def load_model(name_or_path: str | Path) -> PreTrainedModel:
+    """The model of a folder or hub name under the head that its config names, in eval mode; compressed ones too.
+
+    Raises: InputError where it cannot be read, or has neither a vocabulary head nor that of a task.
+    """
+    kind = head_kind(read_config(name_or_path))
+    return load_masked_lm(name_or_path)[0] if kind is None else load_task_model(name_or_path, kind)
 
 
 def load_masked_lm(name_or_path: str | Path, *, allow_fresh_head: bool = False) -> tuple[PreTrainedModel, bool]:
@@ -194,10 +204,10 @@ def max_length(config: PretrainedConfig) -> int:
 
 
 def weights_fingerprint(name_or_path: str | Path) -> str:
-    """sha256 of a folder's weights, so that a run knows its model again; a hub name stands for itself."""
+    """sha256 of a folder's weights and structure, so that a run knows its model again; a hub name stands for itself."""
     digest = hashlib.sha256()
     folder = Path(located(name_or_path))
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in (*sorted(folder.glob("*.safetensors")), *folder.glob(STRUCTURE)):
         with path.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest() if folder.is_dir() else str(name_or_path)
@@ -222,6 +232,8 @@ def _load(auto_class: Any, name_or_path: str | Path, **settings: Any) -> tuple[P
     """
 
     def load(name: str) -> Any:
+        if is_compressed(name):
+            return load_compressed(auto_class, name, **settings)
         return auto_class.from_pretrained(
             name,
             dtype=torch.float32,

@@ -69,6 +69,7 @@ def heads_heard(model: PreTrainedModel, layout: Layout, needs: frozenset[str]) -
     heads = widths["num_attention_heads"]
     within = getattr(model.config, "true_hidden_size", widths["hidden_size"])  # MobileBERT's layers are narrower inside
     size = getattr(model.config, "head_dim", None) or within // heads
+    served = heads // getattr(model.config, "num_key_value_heads", heads)
 
     awaited: set[str] = set()  # of the layer under way: DeBERTa sends its relative positions through them afterwards
 
@@ -81,7 +82,7 @@ def heads_heard(model: PreTrainedModel, layout: Layout, needs: frozenset[str]) -
                 out = out.chunk(3, -1)[list(paths).index(name)]
             found = out.view(*out.shape[:-1], -1, size).transpose(1, 2)
             # Fewer keys and values than queries: each serves several heads (grouped-query attention).
-            heard[name].append(found.repeat_interleave(heads // found.shape[1], dim=1))
+            heard[name].append(found.repeat_interleave(served if name != "queries" else 1, dim=1))
 
         return note
 

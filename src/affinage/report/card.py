@@ -17,6 +17,18 @@ _PIPELINES = {
 }
 
 
+_STOCK = """import torch
+from transformers import AutoTokenizer, {auto_class}
+
+tokenizer = AutoTokenizer.from_pretrained("{name}")
+model = {auto_class}.from_pretrained("{name}", dtype=torch.float32)"""
+_COMPRESSED = """import affinage
+from transformers import AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{name}")
+model = affinage.load_model("{name}")  # stock transformers does not know all of its parts"""
+
+
 def model_card(
     report: Report,
     *,
@@ -26,17 +38,20 @@ def model_card(
     made: str | None = None,
     front: Mapping[str, Any] | None = None,
     notes: str = "",
+    stock: bool = True,
 ) -> str:
     """README.md of a model folder: front matter for the hub, figures, conditions, a loading snippet.
 
     `base`: the model it was made from; a path on this machine is left out of the front matter. `architecture`: the
     model's class, such as CamembertForMaskedLM. `made`: how it was made, where that was not one
     command of affinage. `front`: further front matter, as language and license. `notes`: Markdown before the figures.
+    `stock`: whether transformers loads it.
     """
     name = Path(report.models[0].path).name if report.models else "model"
     head, pipeline = next((head, tag) for head, tag in _PIPELINES.items() if architecture.endswith(head))
     auto_class = f"AutoModel{head}"
-    matter = {"library_name": "transformers", "pipeline_tag": pipeline, "tags": ["affinage", recipe], **(front or {})}
+    library = "transformers" if stock else "affinage"
+    matter = {"library_name": library, "pipeline_tag": pipeline, "tags": ["affinage", recipe], **(front or {})}
     if base is not None and not Path(base).exists() and not base.startswith("shipped:"):
         matter["base_model"] = base
     origin = f" from `{Path(base).name}`" if base else ""
@@ -57,10 +72,6 @@ def model_card(
 ## Load it
 
 ```python
-import torch
-from transformers import AutoTokenizer, {auto_class}
-
-tokenizer = AutoTokenizer.from_pretrained("{name}")
-model = {auto_class}.from_pretrained("{name}", dtype=torch.float32)
+{_STOCK.format(name=name, auto_class=auto_class) if stock else _COMPRESSED.format(name=name)}
 ```
 """

@@ -5,6 +5,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from affinage.errors import InputError
+from affinage.report.ledger import LedgerEntry, ledger_table
 from affinage.report.speed import markdown, speed_tables
 
 
@@ -231,6 +232,8 @@ class Report(_Part):
     costs: tuple[Cost, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
     training: TrainingRun | None = None
+    ledger: tuple[LedgerEntry, ...] = ()
+    """of a compression: the model as it was, then every step"""
     notes: tuple[str, ...] = ()
     """what a reader of the scores must know of the data, in sentences"""
     sources: tuple[Source, ...] = ()
@@ -260,6 +263,8 @@ class Report(_Part):
         if self.models:
             rows = [(m.name, str(m.layers), f"{m.parameters:,}", *m.stored()) for m in self.models]
             blocks.append(markdown(("model", "layers", "parameters", "MB stored", "stored as"), rows))
+        if self.ledger:
+            blocks.append(markdown(*ledger_table(self.ledger)))
         if self.scores:
             columns = ("model", "task", "part", "metric", "score %", "95 % interval", "baseline %", "n", "seeds")
             blocks.append(markdown(columns, [_score_row(score) for score in self.scores]))

@@ -1,10 +1,11 @@
-"""What a finished model folder holds: a stock transformers model, its tokenizer, recipe, report and card."""
+"""What a finished model folder holds: a model, its tokenizer, recipe, report and card."""
 
 from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from affinage.models.layout import usual_class_name
+from affinage.models.storage import save_model
 from affinage.recipe import Recipe
 from affinage.report.card import model_card
 from affinage.report.report import Report
@@ -19,8 +20,8 @@ def write_model_folder(
     report: Report,
     base: str | None = None,
 ) -> None:
-    """Write model and tokenizer as transformers loads them, with `recipe.yaml`, `report.json` and `README.md`."""
-    model.save_pretrained(folder)
+    """Write model, as transformers loads it where it is stock, and tokenizer, recipe, report and card."""
+    save_model(model, folder)
     tokenizer.save_pretrained(folder)
     (folder / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
     (folder / "report.json").write_text(report.to_json(), encoding="utf-8")

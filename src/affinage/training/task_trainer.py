@@ -4,10 +4,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import nn
 from torch.utils.data import Sampler
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback
 
 from affinage.data.batches import LabelledRows, LengthGroups
+from affinage.models.storage import fill_, read_weights, save_model
+from affinage.models.structure import structure_of
 from affinage.recipe import Training
 from affinage.training.arguments import total_steps, training_arguments
 from affinage.training.cadence import EvaluateAtEnd, LogWithCheckpoints, TellEpoch
@@ -73,6 +76,7 @@ class TaskTrainer(Trainer):
         # The stock losses are means over a batch: the Trainer divides by the accumulation steps itself.
         self.model_accepts_loss_kwargs = False
         self._score, self._network = score, model
+        self._stock = structure_of(model).empty
 
     @property
     def best_checkpoint(self) -> Path:
@@ -81,6 +85,24 @@ class TaskTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return self._sampler
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        if self._stock:
+            super()._save(output_dir, state_dict)
+        elif self.args.should_save:
+            save_model(self._network, output_dir or str(self.args.output_dir), weights=state_dict)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if self._stock:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            fill_(self._network, read_weights(resume_from_checkpoint), of=resume_from_checkpoint)
+
+    def _load_best_model(self) -> None:
+        if self._stock:
+            super()._load_best_model()
+        else:
+            fill_(self._network, read_weights(self.best_checkpoint), of=self.best_checkpoint)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """The scores of the present weights, as `eval_<metric>`."""

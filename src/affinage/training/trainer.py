@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast, PrinterCallba
 from affinage.data.rows import PackedRows
 from affinage.data.streamed import Rows
 from affinage.data.taught import TaughtRows
+from affinage.models.storage import STOCK, fill_, read_weights, save_training
 from affinage.training.cadence import LogWithCheckpoints, TellEpoch
 from affinage.training.sharding import compute_as_ddp_, gathered, in_pieces
 
@@ -154,7 +155,7 @@ class SumTrainer(Trainer):
             assert self.model is not None
             weights = gathered(state_dict, self.model, dict(student.named_parameters()))
             parameters = gathered(state_dict, self.model, parameters)
-        student.save_pretrained(folder, state_dict=weights)
+        save_training(student, folder, weights=weights)
         if parameters:
             save_file({name: p.detach().contiguous() for name, p in parameters.items()}, folder / _LOSS_PARAMETERS)
 
@@ -162,12 +163,9 @@ class SumTrainer(Trainer):
         folder = Path(resume_from_checkpoint)
         student = self.losses.student
         # Tied weights are stored once; the missing twin is tied again.
-        weights = in_pieces(load_file(folder / "model.safetensors"), student.state_dict())
-        missing, unexpected = student.load_state_dict(weights, strict=False)
-        tied = set(student.all_tied_weights_keys) | set(student.all_tied_weights_keys.values())
-        if unexpected or set(missing) - tied:
-            raise ValueError(f"checkpoint '{folder}' does not belong to this model")
-        student.tie_weights()
+        fill_(student, in_pieces(read_weights(folder), student.state_dict()), of=folder)
+        if (folder / STOCK).is_file():
+            student.tie_weights()
         if (folder / _LOSS_PARAMETERS).is_file():
             parameters = self.losses.loss_parameters()
             stored = in_pieces(load_file(folder / _LOSS_PARAMETERS), parameters)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 from torch.utils.tensorboard import SummaryWriter
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast, TrainerCallback
 from transformers.integrations.integration_utils import TensorBoardCallback
 
 from affinage.data.corpus import corpus_lines, is_held_out
@@ -146,6 +146,7 @@ def train_stage(
     folder: RunFolder,
     label: str,
     teacher: PreTrainedModel | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
     quiet: bool = False,
 ) -> TrainingRun:
     """Train the objective's student in place, from the last whole checkpoint if there is one.
@@ -164,7 +165,13 @@ def train_stage(
         rows=rows.train,
         held_out=rows.held_out,
         tokenizer=tokenizer,
-        callbacks=[stop, clock, RichProgress(label, quiet=quiet), TensorBoardCallback(SummaryWriter(str(folder.logs)))],
+        callbacks=[
+            stop,
+            clock,
+            RichProgress(label, quiet=quiet),
+            TensorBoardCallback(SummaryWriter(str(folder.logs))),
+            *callbacks,
+        ],
         scores=lambda: {"pseudo_perplexity": pseudo_perplexity(objective.student, tokenizer, rows.held_out.store)},
     )
     checkpoint = folder.last_checkpoint()

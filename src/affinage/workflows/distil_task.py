@@ -16,6 +16,7 @@ from affinage.evaluation.example_scores import ExampleScores, write_example_scor
 from affinage.evaluation.footprint import model_entry
 from affinage.models.checkpoint import load_task_model
 from affinage.models.shipped import located
+from affinage.models.storage import save_model
 from affinage.recipe import Recipe
 from affinage.report.report import Report, TrainingRun
 from affinage.training.model_folder import write_model_folder
@@ -195,7 +196,7 @@ def _keep(student: PreTrainedModel, told: TrainingRun, place: RunFolder) -> None
     """Write what a stage made, whole or not at all."""
     aside = place.partial / f"{_DONE}.tmp"
     shutil.rmtree(aside, ignore_errors=True)
-    student.save_pretrained(aside)
+    save_model(student, aside)
     (aside / "training.json").write_text(told.model_dump_json(), encoding="utf-8")
     make_durable(aside)
     aside.rename(place.partial / _DONE)

@@ -69,7 +69,7 @@ def evaluate(
     if wanted.kind not in ("span", "regression"):
         examples = rename_labels(examples, model_labels(network))
         refuse_unknown_labels(examples, model_labels(network), where=f"model '{model}'")
-    tuned = _fine_tuning(model)
+    tuned = fine_tuning(model)
     length = min(tuned.row_length, max_length(config)) if tuned else max_length(config)
     network.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
     result = evaluate_model(
@@ -116,7 +116,7 @@ def _choose(data: str | Path, split: str | None, task: Task) -> tuple[str | None
     return part, parts[part]
 
 
-def _fine_tuning(model: str | Path) -> Training | None:
+def fine_tuning(model: str | Path) -> Training | None:
     """How the model was fine-tuned, where its folder says so: its row length makes scores comparable."""
     path = Path(model) / "recipe.yaml"
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""`affinage inspect`: the shape, parameters and cost of a model, from its config alone."""
+"""`affinage inspect`: the shape, parameters and cost of a model, from its config and structure."""
 
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from affinage.evaluation.footprint import Footprint, footprint
 from affinage.models.checkpoint import max_length, read_config
 from affinage.models.layout import layout_of
 from affinage.models.shipped import located
+from affinage.models.storage import read_structure
+from affinage.models.structure import apply_structure_
 
 
 def inspect(model: str | Path, *, length: int = 128) -> Footprint:
@@ -28,4 +30,5 @@ def inspect(model: str | Path, *, length: int = 128) -> Footprint:
     stock = isinstance(known, type) and issubclass(known, PreTrainedModel)
     with torch.device("meta"):
         network = known(config) if stock else AutoModel.from_config(config)
+        apply_structure_(network, read_structure(located(model)))
     return footprint(network, length=length, folder=located(model))

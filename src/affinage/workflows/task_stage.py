@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch.utils.tensorboard import SummaryWriter
 from transformers import PreTrainedModel, TrainerCallback, TrainerState, set_seed
 from transformers.integrations.integration_utils import TensorBoardCallback
@@ -22,6 +21,7 @@ from affinage.distillation.objective import build_losses, head_of
 from affinage.distillation.task_objective import TaskObjective
 from affinage.evaluation.evaluator import pad_id, takes_types
 from affinage.models.checkpoint import max_length
+from affinage.models.storage import read_weights
 from affinage.recipe import Stage
 from affinage.report.report import TrainingRun
 from affinage.training.allocator import keep_big_buffers
@@ -76,6 +76,8 @@ class StageRun:
     valid: TaughtRows
     folder: RunFolder
     cache: TeacherCache | None = None
+    keep_last: bool = False
+    """the weights after the last step are wanted, whatever those before it scored"""
 
     def train(
         self, student: PreTrainedModel, *, callbacks: Sequence[TrainerCallback] = (), quiet: bool = False
@@ -84,7 +86,7 @@ class StageRun:
 
         Raises: KeyboardInterrupt after Ctrl-C, with a checkpoint written; CheckFailed where a guard stops it.
         """
-        settings, scored = self.stage.training, predicts(self.stage)
+        settings, scored = self.stage.training, predicts(self.stage) and not self.keep_last
         set_seed(settings.seed)
         keep_big_buffers()
         quicken_dropout_(student)
@@ -121,7 +123,7 @@ class StageRun:
 
 
 def _take_weights_(student: PreTrainedModel, checkpoint: Path) -> None:
-    weights = load_file(checkpoint / "model.safetensors")
+    weights = read_weights(checkpoint)
     with torch.no_grad():
         for name, tensor in student.state_dict().items():
             if name in weights:  # a tied weight is stored once

@@ -23,6 +23,8 @@ def gradient_sizes(
 
     Raises: InputError without calibration texts or loss.
     """
+    if not weights:
+        return []
     batches, measure = _given(calibration, loss)
     sums = [torch.zeros_like(weight) for weight in weights]
     with _differentiable(model, weights):

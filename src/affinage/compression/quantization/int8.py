@@ -36,7 +36,7 @@ class Int8(Parts):
     """weights in 7 bits: for x86 processors without VNNI, whose 16-bit sums saturate"""
 
     needs: ClassVar[frozenset[str]] = frozenset()
-    traits: ClassVar[Traits] = Traits("quantization", TAKES, LEAVES)
+    traits: ClassVar[Traits] = Traits("quantization", TAKES, LEAVES, trains=False)
 
     def apply(self, model: PreTrainedModel, resources: Resources) -> PreTrainedModel:
         def make(path: str, linear: nn.Linear) -> Compressed:
@@ -60,7 +60,7 @@ class Int8Static(Parts):
     """weights in 7 bits: for x86 processors without VNNI, whose 16-bit sums saturate"""
 
     needs: ClassVar[frozenset[str]] = frozenset({"calibration"})
-    traits: ClassVar[Traits] = Traits("quantization", TAKES, LEAVES)
+    traits: ClassVar[Traits] = Traits("quantization", TAKES, LEAVES, trains=False)
 
     def __post_init__(self) -> None:
         if not 0 <= self.outside < 0.5:

@@ -41,9 +41,14 @@ class Parts:
 
     def tables(self, model: PreTrainedModel) -> list[str]:
         """Paths of the tables that are still whole, the word embeddings first."""
-        paths = (word_embedding_path(model), layout_of(model.config).position_embeddings)
-        found = [path for path in paths if path and self.embeddings]
+        found = table_paths(model) if self.embeddings else []
         return [path for path in found if type(model.get_submodule(path)) is nn.Embedding]
+
+
+def table_paths(model: PreTrainedModel) -> list[str]:
+    """Paths of the word embeddings and, where the family has them as a table, of the position embeddings."""
+    positions = layout_of(model.config).position_embeddings
+    return [word_embedding_path(model), *([positions] if positions else [])]
 
 
 def quantized(

@@ -45,7 +45,7 @@ class Int4(Parts):
     """weights of a row that share a scale and a zero point: a power of two, 16 at least"""
 
     needs: ClassVar[frozenset[str]] = frozenset()
-    traits: ClassVar[Traits] = Traits("quantization", TAKES, LEAVES)
+    traits: ClassVar[Traits] = Traits("quantization", TAKES, LEAVES, trains=False)
 
     def __post_init__(self) -> None:
         check_group(self.group)

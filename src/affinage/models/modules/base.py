@@ -5,7 +5,7 @@ from typing import Any, ClassVar, TypeVar
 
 from torch import Tensor, nn
 
-Settings = Mapping[str, bool | int | float | str | tuple[int, ...]]
+Settings = Mapping[str, bool | int | float | str | tuple[int, ...] | None]
 """what a module's constructor takes, as JSON can say it"""
 
 
@@ -28,6 +28,20 @@ class Compressed(nn.Module):
     def dense(self) -> Tensor:
         """(out, in) or (V, H) float32: the matrix that it stands for; the gradient flows where there is one."""
         raise NotImplementedError
+
+    def held(self) -> list[Tensor]:
+        """What it stores itself: each tensor once, those of linear maps and `Compressed` modules within it aside."""
+        within = [m for m in self.modules() if m is not self and isinstance(m, Compressed | nn.Linear)]
+        theirs = {id(t) for module in within for t in module.state_dict(keep_vars=True).values()}
+        own = {id(t): t for t in self.state_dict(keep_vars=True).values()}
+        return [tensor for key, tensor in own.items() if key not in theirs]
+
+    def numbers(self) -> int:
+        """How many numbers `held` holds: what counts as its parameters.
+
+        Where several are packed into one entry of a tensor, each counts: such a kind says so here.
+        """
+        return sum(tensor.numel() for tensor in self.held())
 
 
 T = TypeVar("T", bound=type[Compressed])

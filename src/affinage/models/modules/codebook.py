@@ -29,6 +29,9 @@ class CodebookMatrix(Matrix):
     def form(self) -> Settings:
         return {"entries": self.entries, "width": self.width, "books": self.books}
 
+    def numbers(self) -> int:
+        return self.rows * self.cols // self.width + self.book.numel()
+
     def read(self, index: Tensor | None = None) -> Tensor:
         packed = self.codes if index is None else self.codes[index]
         codes = unpack_bits(packed, self.bits, self.cols // self.width).int()

@@ -35,6 +35,9 @@ class GroupMatrix(Matrix):
     def form(self) -> Settings:
         return {"bits": self.bits, "group": self.group}
 
+    def numbers(self) -> int:
+        return self.rows * self.cols + 2 * self.rows * self.groups
+
     def read(self, index: Tensor | None = None) -> Tensor:
         pick = slice(None) if index is None else index
         codes = unpack_bits(self.codes[pick], self.bits, self.groups * self.group)

@@ -26,6 +26,10 @@ class Matrix(nn.Module):
         """(n, cols) float32: the rows of an (n,) index, or all."""
         raise NotImplementedError
 
+    def numbers(self) -> int:
+        """How many numbers it holds, however many bits each has."""
+        raise NotImplementedError
+
 
 class MatrixLinear(Compressed):
     """y = x · matrixᵀ + bias."""
@@ -44,6 +48,9 @@ class MatrixLinear(Compressed):
 
     def dense(self) -> Tensor:
         return self.matrix.read()
+
+    def numbers(self) -> int:
+        return self.matrix.numbers() + (0 if self.bias is None else self.bias.numel())
 
     @property
     def weight(self) -> Tensor:
@@ -72,6 +79,9 @@ class MatrixEmbedding(Compressed):
 
     def dense(self) -> Tensor:
         return self.matrix.read()
+
+    def numbers(self) -> int:
+        return self.matrix.numbers()
 
     def forward(self, ids: Tensor) -> Tensor:
         """(…) ids -> (…, H)."""

@@ -25,6 +25,9 @@ class TernaryMatrix(Matrix):
     def form(self) -> Settings:
         return {}
 
+    def numbers(self) -> int:
+        return self.rows * self.cols + self.rows
+
     def read(self, index: Tensor | None = None) -> Tensor:
         pick = slice(None) if index is None else index
         return (unpack_trits(self.codes[pick], self.cols).float() - 1) * self.scale[pick].float()[:, None]
@@ -46,6 +49,9 @@ class BinaryMatrix(Matrix):
 
     def form(self) -> Settings:
         return {}
+
+    def numbers(self) -> int:
+        return self.rows * self.cols + self.rows
 
     def read(self, index: Tensor | None = None) -> Tensor:
         pick = slice(None) if index is None else index

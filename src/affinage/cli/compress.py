@@ -1,0 +1,112 @@
+"""`affinage compress`: arguments of the workflow of that name."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from affinage.cli.options import Columns, Json, Model, Out, Overwrite, Quiet, Settings, columns_of
+from affinage.cli.results import show_report
+from affinage.errors import InputError
+
+
+def compress(
+    ctx: typer.Context,
+    model: Model,
+    out: Out,
+    steps: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--with",
+            metavar="NAME[:KEY=VALUE,…]",
+            help="A method; repeat for several, in their order. See: affinage list compressors.",
+        ),
+    ] = None,
+    plan: Annotated[
+        Path | None, typer.Option("--plan", metavar="FILE", help="Steps, recovery and limits in YAML.")
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option("--task", metavar="TASK", help="What the model is fine-tuned for.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", metavar="PATH|NAME", help="The task's rows: as for affinage finetune.")
+    ] = None,
+    columns: Columns = None,
+    corpus: Annotated[
+        list[str] | None, typer.Option("--corpus", metavar="CORPUS", help="Raw text: files, folders. Repeatable.")
+    ] = None,
+    recover: Annotated[
+        int | None,
+        typer.Option(
+            "--recover",
+            metavar="N",
+            min=0,
+            help="Optimizer steps of distillation from MODEL after each step. Default: 0.",
+        ),
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option("--recipe", metavar="NAME|FILE", help="How recovery trains. Default: task.")
+    ] = None,
+    settings: Settings = None,
+    most_lost: Annotated[
+        float | None,
+        typer.Option(
+            "--most-lost", metavar="X", min=0, help="Undo a step that loses more of the score; 0.01: a point."
+        ),
+    ] = None,
+    calibration: Annotated[
+        int | None,
+        typer.Option("--calibration", metavar="ROWS", min=1, help="Rows that methods measure on. Default: 256."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", metavar="N", min=0, help="Default: 0.")] = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Model and plan -> a smaller or faster model.
+
+    Methods come from pruning, quantization, sharing, decomposition and vocabulary trimming.
+    After each step the ledger says parameters, bytes, latency and, where a task or text is named, the score.
+    What stock transformers does not load, affinage.load_model and every verb here do.
+
+    An interrupted run resumes after its last whole step when the same command is given again.
+
+    \b
+    affinage compress runs/sentiment --with int8 --out runs/int8
+    affinage compress runs/sentiment --with prune-heads:keep=0.5 --with int8 --task sentiment --data reviews/ \\
+      --recover 300 --out runs/small
+    affinage compress runs/sentiment --plan plan.yaml --task sentiment --data reviews/ --out runs/small
+    """
+    from affinage.compression.plan import Plan, step_of
+    from affinage.recipe import parse_overrides
+    from affinage.strict_yaml import scalar
+    from affinage.workflows.compress import compress as run
+
+    if (plan is None) == (not steps):
+        raise InputError("say what to do, once: steps with --with NAME, or a file with --plan FILE")
+    asked: dict[str, Any] = {
+        "recover": recover,
+        "recipe": recipe,
+        "most_lost": most_lost,
+        "calibration": calibration,
+        "seed": seed,
+        "settings": {key: scalar(value) for key, value in parse_overrides(settings or ()).items()} or None,
+    }
+    changes = {key: value for key, value in asked.items() if value is not None}
+    if plan is not None:
+        whole = Plan.load(plan, changes)
+    else:
+        whole = Plan.of({"steps": [step_of(text) for text in steps or ()], **changes}, where="the options")
+    report = run(
+        model,
+        plan=whole,
+        out=out,
+        task=task,
+        data=data,
+        corpus=corpus or (),
+        columns=columns_of(columns),
+        overwrite=overwrite,
+        quiet=quiet,
+        command=ctx.obj,
+    )
+    show_report(report, as_json=as_json, out=out, quiet=quiet)

@@ -1,0 +1,63 @@
+"""Many vectors written as few: nearest centres, or nearest directions each with a weight."""
+
+import torch
+from torch import Tensor
+
+_CHUNK = 1 << 24
+"""Distances that are held at a time."""
+
+
+@torch.no_grad()
+def centres(points: Tensor, count: int, *, iterations: int, seed: int) -> tuple[Tensor, Tensor]:
+    """(N,) int64 codes and (count, d) centres: k-means of (N, d), from points drawn without replacement.
+
+    The sum of squared distances does not grow from round to round. A centre that nobody is nearest to stays.
+    """
+    found = _drawn(points, count, seed)
+    for _ in range(iterations):
+        found = _means(points, nearest(points, found), found)
+    return nearest(points, found), found
+
+
+@torch.no_grad()
+def lines(points: Tensor, count: int, *, iterations: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(N,) int64 codes, (N,) weights and (count, d) unit vectors: each point is near its weight times its direction.
+
+    As k-means, with lines through the origin for centres: the sum of squared distances does not grow.
+    """
+    found = _units(_drawn(points, count, seed))
+    for _ in range(iterations):
+        codes, weights = _on_lines(points, found)
+        # One step of the power iteration towards the main direction of the line's points.
+        sums = torch.zeros_like(found).index_add_(0, codes, points * weights[:, None])
+        found = torch.where(sums.norm(dim=1, keepdim=True) > 0, _units(sums), found)
+    return *_on_lines(points, found), found
+
+
+def nearest(points: Tensor, found: Tensor) -> Tensor:
+    """(N,) int64: the centre (count, d) that each point (N, d) is nearest to."""
+    squares = found.square().sum(1)
+    rows = max(1, _CHUNK // len(found))
+    return torch.cat([(squares - 2 * part @ found.t()).argmin(1) for part in points.split(rows)])
+
+
+def _on_lines(points: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
+    rows = max(1, _CHUNK // len(found))
+    codes = torch.cat([(part @ found.t()).abs().argmax(1) for part in points.split(rows)])
+    return codes, (points * found[codes]).sum(1)
+
+
+def _means(points: Tensor, codes: Tensor, before: Tensor) -> Tensor:
+    sums = torch.zeros_like(before).index_add_(0, codes, points)
+    counts = torch.bincount(codes, minlength=len(before))[:, None]
+    return torch.where(counts > 0, sums / counts.clamp(min=1), before)
+
+
+def _units(vectors: Tensor) -> Tensor:
+    return vectors / vectors.norm(dim=1, keepdim=True).clamp(min=torch.finfo(vectors.dtype).tiny)
+
+
+def _drawn(points: Tensor, count: int, seed: int) -> Tensor:
+    """(count, d): points drawn without replacement, so `count` is at most N."""
+    random = torch.Generator().manual_seed(seed)
+    return points[torch.randperm(len(points), generator=random)[:count].to(points.device)].clone()

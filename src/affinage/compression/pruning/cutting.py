@@ -1,0 +1,138 @@
+"""Taking heads, neurons and layers out of a model's tensors for good.
+
+Only for architectures whose every part has a name in `layout` (BERT, RoBERTa, CamemBERT, XLM-R, DistilBERT, ELECTRA).
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from affinage.errors import InputError
+from affinage.models.layout import layout_of
+
+_HEADS = ("num_attention_heads", "n_heads")
+_HEADS_WIDTH = ("all_head_size", "dim")
+
+
+def check_cuttable(model: PreTrainedModel, method: str) -> None:
+    """Raises: InputError where the architecture has parts without a name, or what is to be cut is no plain matrix."""
+    layout = layout_of(model.config)
+    kind = model.config.model_type
+    if not layout.whole:
+        why = "its layers share one set of weights" if layout.shares_layers else "its parts are not known one by one"
+        raise InputError(
+            f"{method} does not fit architecture '{kind}': {why}; it takes BERT, RoBERTa, CamemBERT, XLM-R, "
+            "DistilBERT and ELECTRA"
+        )
+    seen: set[int] = set()
+    for i, layer in enumerate(layers_of(model)):
+        for part in ("query", "key", "value", "attention_output", "intermediate", "output"):
+            module = layer.get_submodule(getattr(layout, part))
+            if type(module) is not nn.Linear or id(module) in seen:
+                found = "shared with another layer" if id(module) in seen else f"a {type(module).__name__}"
+                raise InputError(
+                    f"{method}: the {part} of layer {i} is {found}; take heads, neurons, layers and width out first, "
+                    "then share, factor, quantize or make sparse"
+                )
+            seen.add(id(module))
+
+
+def layers_of(model: PreTrainedModel) -> list[nn.Module]:
+    """The encoder's layers, from the first on."""
+    return list(model.get_submodule(layout_of(model.config).layers).children())
+
+
+def linear_of(model: PreTrainedModel, layer: nn.Module, part: str) -> nn.Linear:
+    """`query`, `key`, `value`, `attention_output`, `intermediate` or `output` of a layer."""
+    module = layer.get_submodule(getattr(layout_of(model.config), part))
+    assert isinstance(module, nn.Linear)
+    return module
+
+
+def head_size(model: PreTrainedModel, layer: nn.Module) -> int:
+    """D of this layer."""
+    size = _attention(model, layer).attention_head_size
+    assert isinstance(size, int)
+    return size
+
+
+def head_counts(model: PreTrainedModel) -> list[int]:
+    """A of each layer, as its tensors say."""
+    return [linear_of(model, layer, "query").out_features // head_size(model, layer) for layer in layers_of(model)]
+
+
+def neuron_counts(model: PreTrainedModel) -> list[int]:
+    """Width of each layer's feed-forward network."""
+    return [linear_of(model, layer, "intermediate").out_features for layer in layers_of(model)]
+
+
+def cut_heads_(model: PreTrainedModel, kept: Sequence[Tensor]) -> None:
+    """Leave in layer i the heads `kept[i]`, indices in rising order, at least one."""
+    for layer, heads in zip(layers_of(model), kept, strict=True):
+        size = head_size(model, layer)
+        rows = (heads[:, None] * size + torch.arange(size, device=heads.device)).flatten()
+        for part in ("query", "key", "value"):
+            keep_rows_(linear_of(model, layer, part), rows)
+        keep_columns_(linear_of(model, layer, "attention_output"), rows)
+        attention = _attention(model, layer)
+        for names, value in ((_HEADS, len(heads)), (_HEADS_WIDTH, len(rows))):
+            for name in names:
+                if hasattr(attention, name):
+                    setattr(attention, name, value)
+
+
+def cut_neurons_(model: PreTrainedModel, kept: Sequence[Tensor]) -> None:
+    """Leave in layer i the neurons `kept[i]`, indices in rising order; the config says so where widths are equal."""
+    for layer, neurons in zip(layers_of(model), kept, strict=True):
+        keep_rows_(linear_of(model, layer, "intermediate"), neurons)
+        keep_columns_(linear_of(model, layer, "output"), neurons)
+    _settle_(model)
+
+
+def cut_layers_(model: PreTrainedModel, kept: Sequence[int]) -> None:
+    """Leave the layers `kept`, indices in rising order, at least one."""
+    layout = layout_of(model.config)
+    chosen = [layers_of(model)[i] for i in kept]
+    parent, _, name = layout.layers.rpartition(".")
+    setattr(model.get_submodule(parent), name, nn.ModuleList(chosen))
+    for place, layer in enumerate(chosen):
+        for module in layer.modules():
+            if hasattr(module, "layer_idx"):
+                module.layer_idx = place
+    encoder = model.get_submodule(parent)
+    if isinstance(getattr(encoder, layout.num_hidden_layers, None), int):
+        setattr(encoder, layout.num_hidden_layers, len(chosen))
+    setattr(model.config, layout.num_hidden_layers, len(chosen))
+    _settle_(model)
+
+
+def keep_rows_(linear: nn.Linear, rows: Tensor) -> None:
+    """Leave these outputs of a linear map."""
+    _set_(linear, "weight", linear.weight[rows])
+    if linear.bias is not None:
+        _set_(linear, "bias", linear.bias[rows])
+    linear.out_features = len(rows)
+
+
+def keep_columns_(linear: nn.Linear, columns: Tensor) -> None:
+    """Leave these inputs of a linear map."""
+    _set_(linear, "weight", linear.weight[:, columns])
+    linear.in_features = len(columns)
+
+
+def _set_(module: nn.Module, name: str, value: Tensor) -> None:
+    trains = getattr(module, name).requires_grad
+    setattr(module, name, nn.Parameter(value.detach().clone(), requires_grad=trains))
+
+
+def _settle_(model: PreTrainedModel) -> None:
+    """Where all feed-forward networks are of one width, the config says which: the model is stock again."""
+    widths = set(neuron_counts(model))
+    if len(widths) == 1:
+        setattr(model.config, layout_of(model.config).intermediate_size, widths.pop())
+
+
+def _attention(model: PreTrainedModel, layer: nn.Module) -> nn.Module:
+    return layer.get_submodule(layout_of(model.config).query.rpartition(".")[0])

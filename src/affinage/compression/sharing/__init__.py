@@ -1,0 +1,1 @@
+"""One tensor in several places."""

@@ -1,0 +1,15 @@
+"""The word embedding table of a model, where it is a stock one that a method may replace."""
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from affinage.errors import InputError
+from affinage.models.replacing import word_embedding_path
+
+
+def stock_table(model: PreTrainedModel, *, method: str) -> nn.Embedding:
+    """Raises: InputError where it is compressed already."""
+    table = model.get_submodule(word_embedding_path(model))
+    if not isinstance(table, nn.Embedding):
+        raise InputError(f"{method}: the model's embeddings are compressed already; leave one of the two out")
+    return table

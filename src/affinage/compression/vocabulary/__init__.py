@@ -1,0 +1,1 @@
+"""Pieces that are taken out of a vocabulary."""

@@ -1,0 +1,238 @@
+"""`affinage compress`: a model and a plan -> a smaller or faster model, and the ledger of what each step cost."""
+
+import logging
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from affinage.compression.plan import Plan
+from affinage.compression.run import State, check_plan, run_plan
+from affinage.data.corpus import corpus_files, fingerprints
+from affinage.data.streams import as_stream
+from affinage.distillation.objective import build_losses, fit_losses
+from affinage.errors import InputError
+from affinage.evaluation.example_scores import ExampleScores, write_example_scores
+from affinage.evaluation.footprint import model_entry
+from affinage.models.checkpoint import (
+    check_fit,
+    head_kind,
+    load_model,
+    load_tokenizer,
+    max_length,
+    read_config,
+    weights_fingerprint,
+)
+from affinage.models.layout import usual_class_name
+from affinage.models.shipped import located
+from affinage.models.storage import save_model
+from affinage.models.structure import structure_of
+from affinage.recipe import Recipe
+from affinage.report.card import model_card
+from affinage.report.provenance import provenance
+from affinage.report.report import Comparison, Report, Score
+from affinage.training.run_folder import RunFolder, refuse_existing
+from affinage.workflows.compress_ways import ModelAlone, WithTask, WithText
+from affinage.workflows.evaluate import fine_tuning
+from affinage.workflows.joined_training import joined
+from affinage.workflows.task_run import TaskRun, read_planned_run
+from affinage.workflows.task_scores import Beside, beside_teacher
+from affinage.workflows.task_teachers import read_teachers
+
+log = logging.getLogger(__name__)
+
+_ON_TASK: Mapping[str, Any] = {"training.learning_rate": 5e-5}
+_ON_TEXT: Mapping[str, Any] = {
+    "training.learning_rate": 1e-4,
+    "training.batch_size": 16,
+    "losses": "[{name: soft_kl, weight: 0.8, params: {temperature: 2.0}}, {name: mlm, weight: 0.2}]",
+}
+"""what recovery changes in the recipes it trains by, where the plan names none: small steps, and losses that compare no
+hidden states, whose width a plan may cut"""
+_NAMES = {"student": "compressed", "teacher": "uncompressed"}
+
+
+def compress(
+    model: str | Path,
+    *,
+    plan: Plan | str | Path,
+    out: str | Path,
+    task: str | None = None,
+    data: str | Path | None = None,
+    corpus: Sequence[str | Path] = (),
+    columns: Mapping[str, str] | None = None,
+    overwrite: bool = False,
+    quiet: bool = False,
+    command: str | None = None,
+) -> Report:
+    """Run the steps of a plan on `model` (a folder or hub name) and write what comes of it to the folder `out`.
+
+    `task` and `data`: the model is fine-tuned for this task, and steps are measured, recovered and scored on its rows.
+    `corpus`: raw text; a masked language model is measured, recovered and scored on it, and vocabularies are trimmed to
+    it. Without both, only steps that need no data can run. An interrupted run is taken up after its last whole step.
+
+    Raises: InputError or DataError before any long work for whatever cannot be used; KeyboardInterrupt after Ctrl-C.
+    """
+    began = time.perf_counter()
+    refuse_existing(out, overwrite=overwrite)
+    steps = plan if isinstance(plan, Plan) else Plan.load(plan)
+    steps.checked()
+    config, tokenizer = read_config(model), load_tokenizer(model)
+    check_fit(tokenizer, config, where=model)
+    if (task is None) != (data is None):
+        raise InputError("a task needs its rows and rows need a task: give both --task and --data, or neither")
+    files = corpus_files(corpus) if corpus else []
+    kind = head_kind(config)
+    if corpus and as_stream(files, Recipe.load("distilcamembert").stages[0]) is not None:
+        raise InputError("compress reads raw text whole, and this corpus is streamed: give text files")
+    run: TaskRun | None = None
+    recipe: Recipe | None = None
+    if task is not None and data is not None:
+        recipe = _recipe(steps, "task", model)
+        run = read_planned_run(
+            model, task=task, data=data, plan=recipe, training=recipe.stages[0].training, columns=columns
+        )
+        found, labelled = read_teachers([model], run)
+        if not found.tuned:
+            raise InputError(
+                f"model '{model}' is not fine-tuned for task '{task}'; compress a tuned one: affinage finetune {model} "
+                f"--task {task} --data {data} --out DIR"
+            )
+        run, network = replace(run, data=labelled), found.models[0]
+    else:
+        network = load_model(model)
+        if corpus and kind is None:
+            recipe = _recipe(steps, "text", model)
+    if recipe is not None:
+        on = "task" if run is not None else "text"
+        fit_losses(build_losses(recipe.stages[0].losses, teacher=True, on=on), network, network)  # type: ignore[arg-type]
+    identity = {
+        "verb": "compress",
+        "plan": steps.sha256,
+        "recipe": recipe and recipe.sha256,
+        "model": str(model),
+        "weights": weights_fingerprint(model),
+        "task": task,
+        "data": None if run is None else run.fingerprints,
+        "columns": dict(columns or {}),
+        "corpus": fingerprints(files) if files else None,
+    }
+    start = State(network, tokenizer)
+    shared: dict[str, Any] = {"plan": steps, "start": start, "files": files, "quiet": quiet}
+    built = check_plan(
+        steps, _ways(shared, RunFolder(Path(out), Path(out), overwrite=False), run, recipe, kind is None)
+    )
+    folder = RunFolder.open(Path(out), identity=identity, overwrite=overwrite)
+    ways = _ways(shared, folder, run, recipe, kind is None)
+    try:
+        state, ledger = run_plan(steps, built, start, ways)
+    except InputError:
+        if ways.kept(1) is None:  # nothing to lose, and the corrected call would be another run
+            shutil.rmtree(folder.partial, ignore_errors=True)
+        raise
+    final, trained, scored = state.model, ways.trained(), None
+    if isinstance(ways, WithTask):
+        final_run = ways.run_of(state)
+        if final_run.task.no_answer:
+            final_run.tune_no_answer_(final)
+        scored = _renamed(beside_teacher(final_run, final, [ways.teacher(state)]))
+    report = Report(
+        command="compress",
+        models=(
+            model_entry(final, name="compressed", path=out, base=model),
+            model_entry(network, name="uncompressed", path=model, folder=located(model)),
+        ),
+        scores=() if scored is None else scored.scores,
+        comparisons=() if scored is None else scored.comparisons,
+        ledger=ledger,
+        training=joined(trained) if trained else None,
+        notes=() if run is None else run.data.notes,
+        provenance=provenance(
+            command=command or f"affinage compress {model} --plan … --out {out}",
+            seed=steps.seed,
+            recipe_sha256=None if recipe is None else recipe.sha256,
+            data=run.fingerprints if run is not None else fingerprints(files) if files else {},
+            seconds=time.perf_counter() - began,
+        ),
+    )
+
+    def write(aside: Path) -> None:
+        _write(aside, state, steps, report, recipe=recipe, source=Path(located(model)), base=str(model))
+        if run is not None and scored is not None:
+            write_example_scores(aside, ExampleScores(run.task.name, scored.examples))
+
+    folder.finish(write)
+    return report
+
+
+def _ways(
+    shared: Mapping[str, Any], folder: RunFolder, run: TaskRun | None, recipe: Recipe | None, masked: bool
+) -> ModelAlone:
+    if run is not None:
+        return WithTask(**shared, folder=folder, run=run)
+    if recipe is not None and masked:
+        return WithText(**shared, folder=folder, on_text=recipe.stages[0])
+    return ModelAlone(**shared, folder=folder)
+
+
+def _recipe(plan: Plan, on: str, model: str | Path) -> Recipe:
+    """How recovery trains, of one stage. Raises: InputError where the plan's recipe is none for this."""
+    name = plan.recipe or ("task" if on == "task" else "distilcamembert")
+    own = {} if plan.recipe is not None else dict(_ON_TASK if on == "task" else _ON_TEXT)
+    tuned = fine_tuning(located(model)) if on == "task" else None
+    if tuned is not None:
+        own["training.row_length"] = tuned.row_length
+    settings = {**own, "training.seed": plan.seed, **plan.settings}
+    found = Recipe.load(name, {key: str(value) for key, value in settings.items()})
+    found = found.with_stages_on("task" if on == "task" else "text")
+    if len(found.stages) != 1:
+        raise InputError(f"recipe '{name}' has {len(found.stages)} stages on {on}; recovery takes one of one stage")
+    limit = max_length(read_config(model))
+    stage = found.stages[0]
+    if stage.training.row_length > limit and on == "text":
+        training = stage.training.model_copy(update={"row_length": limit})
+        found = found.model_copy(update={"stages": (stage.model_copy(update={"training": training}),)})
+    return found
+
+
+def _renamed(found: Beside) -> Beside:
+    """With the names of a compression in its scores."""
+
+    def called(score: Score) -> Score:
+        return score.model_copy(update={"model": _NAMES.get(score.model, score.model)})
+
+    def compared(one: Comparison) -> Comparison:
+        names = {"model": _NAMES[one.model], "reference": _NAMES[one.reference]}
+        return one.model_copy(update=names)
+
+    scores = tuple(called(score) for score in found.scores)
+    return replace(found, scores=scores, comparisons=tuple(map(compared, found.comparisons)))
+
+
+def _write(
+    aside: Path, state: State, plan: Plan, report: Report, *, recipe: Recipe | None, source: Path, base: str
+) -> None:
+    """Model, tokenizer, plan, report, card; the recipe by which rows are as long as they were."""
+    made: PreTrainedModel = state.model
+    save_model(made, aside)
+    state.tokenizer.save_pretrained(aside)
+    (aside / "plan.yaml").write_text(plan.to_yaml(), encoding="utf-8")
+    (aside / "report.json").write_text(report.to_json(), encoding="utf-8")
+    if recipe is not None:
+        (aside / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
+    elif (source / "recipe.yaml").is_file():
+        shutil.copy(source / "recipe.yaml", aside)
+    card = model_card(
+        report,
+        base=base,
+        architecture=usual_class_name(type(made).__name__),
+        recipe="compressed",
+        made=f"Made with affinage {report.provenance.affinage} by `affinage compress` from `{Path(base).name}`: "
+        f"{plan.title}\n(`plan.yaml` beside this file).",
+        stock=structure_of(made).empty,
+    )
+    (aside / "README.md").write_text(card, encoding="utf-8")

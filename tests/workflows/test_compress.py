@@ -1,0 +1,302 @@
+"""`affinage compress` end to end on tiny models: plans, recovery, roll-back, resume, and what is refused first."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from tests.compressed_kinds import TwoMaps
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+import affinage
+from affinage.compression.base import Resources, Traits, compressors
+from affinage.compression.plan import Plan, step_of
+from affinage.errors import InputError
+from affinage.models.layout import layout_of
+from affinage.models.modules.base import module_kinds
+from affinage.models.replacing import linears, replace_module_
+from affinage.models.storage import COMPRESSED, STOCK
+from affinage.report.report import Report
+from affinage.workflows.benchmark import benchmark
+from affinage.workflows.compress import compress
+from affinage.workflows.compress_ways import ModelAlone
+from affinage.workflows.evaluate import evaluate
+from affinage.workflows.finetune import finetune
+from affinage.workflows.inspect import inspect
+from tiny import save_tiny
+from tiny_data import STEPS, write_corpus, write_task
+from tiny_tasks import tuned_teacher
+
+SMALL = {"training.batch_size": 4, "training.row_length": 32, "training.evaluations": 2}
+
+
+def copied(model: PreTrainedModel) -> PreTrainedModel:
+    import copy
+
+    return copy.deepcopy(model).eval()
+
+
+@dataclass(frozen=True)
+class Halve:
+    """Every second map of the first layer becomes two maps of rank `rank`."""
+
+    rank: int = 4
+    needs: ClassVar[frozenset[str]] = frozenset()
+    traits: ClassVar[Traits] = Traits("decomposition", frozenset({"dense", "sparse"}), frozenset({"factored"}))
+
+    def apply(self, model: PreTrainedModel, resources: Resources) -> PreTrainedModel:
+        made = copied(model)
+        if self.rank > 8:
+            raise InputError(f"rank {self.rank}: at most 8")
+        for path in linears(made)[:2]:
+            old = made.get_submodule(path)
+            assert isinstance(old, nn.Linear)
+            u, s, v = torch.linalg.svd(old.weight.detach())
+            new = TwoMaps(old.in_features, self.rank, old.out_features)
+            new.first.weight.data = v[: self.rank].clone()
+            new.second.weight.data = (u[:, : self.rank] * s[: self.rank]).clone()
+            new.second.bias.data = old.bias.detach().clone()
+            replace_module_(made, path, new)
+        return made
+
+
+@dataclass(frozen=True)
+class Zero:
+    """The smaller half of the first map's weights become zero."""
+
+    share: float = 0.5
+    needs: ClassVar[frozenset[str]] = frozenset({"gradients"})
+    traits: ClassVar[Traits] = Traits("pruning", frozenset({"dense", "sparse"}), frozenset({"sparse"}))
+
+    def apply(self, model: PreTrainedModel, resources: Resources) -> PreTrainedModel:
+        assert resources.calibration and resources.loss
+        assert resources.loss(model, resources.calibration[0]).requires_grad
+        made = copied(model)
+        weight = made.get_submodule(linears(made)[0]).weight
+        assert isinstance(weight, nn.Parameter)
+        weight.data = weight.data * (weight.data.abs() > weight.data.abs().quantile(self.share))
+        return made
+
+
+@dataclass(frozen=True)
+class Ruin:
+    """All of the last layer is lost."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"score"})
+    traits: ClassVar[Traits] = Traits("pruning", frozenset({"dense", "sparse", "factored"}))
+
+    def apply(self, model: PreTrainedModel, resources: Resources) -> PreTrainedModel:
+        made = copied(model)
+        assert resources.score is not None
+        resources.score(made)
+        head = made.get_submodule("classifier")
+        for parameter in head.parameters():
+            parameter.data.zero_()
+        return made
+
+
+@dataclass(frozen=True)
+class Shrink:
+    """While it trains, the first map's weights fade."""
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    traits: ClassVar[Traits] = Traits("pruning", frozenset({"dense"}), frozenset({"sparse"}))
+
+    def prepare(self, model: PreTrainedModel, resources: Resources) -> PreTrainedModel:
+        return copied(model)
+
+    def on_step(self, model: PreTrainedModel, step: int, total: int) -> None:
+        weight = model.get_submodule(linears(model)[0]).weight
+        assert isinstance(weight, nn.Parameter)
+        rows = len(weight) * (step + 1) // total
+        weight.data[:rows] = 0
+
+    def finish(self, model: PreTrainedModel) -> PreTrainedModel:
+        made = copied(model)
+        self.on_step(made, 0, 1)
+        return made
+
+
+@pytest.fixture(autouse=True)
+def methods(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(module_kinds, "test-two-maps", TwoMaps)
+    monkeypatch.setattr(compressors, "_entries", dict(compressors._entries))
+    for name, method in {"t-halve": Halve, "t-zero": Zero, "t-ruin": Ruin, "t-shrink": Shrink}.items():
+        compressors.register(name, source="made up")(method)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return tuned_teacher(tmp_path, "sentiment", "bert")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return write_task(tmp_path / "data", "sentiment")
+
+
+def plan(*steps: str | Mapping[str, Any], **more: Any) -> Plan:
+    return Plan.of({"steps": [step_of(s) if isinstance(s, str) else s for s in steps], "settings": SMALL, **more})
+
+
+def test_a_plan_with_recovery_gives_a_model_that_every_verb_takes(model: Path, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    steps = plan("t-zero:share=0.25", "t-halve:rank=3", recover=2, calibration=8)
+    report = compress(model, plan=steps, task="sentiment", data=data, out=out, quiet=True)
+    assert [entry.title for entry in report.ledger] == ["uncompressed", "t-zero:share=0.25", "t-halve:rank=3"]
+    assert [entry.recovery_steps for entry in report.ledger] == [0, 2, 2]
+    assert all(entry.score is not None and entry.latency_ms for entry in report.ledger)
+    assert report.ledger[2].size_bytes < report.ledger[1].size_bytes == report.ledger[0].size_bytes
+    assert report.training is not None and report.training.steps == 4
+    assert {(s.model, s.split) for s in report.scores} == {
+        (m, p) for m in ("compressed", "uncompressed") for p in ("valid", "test")
+    }
+    assert report.models[0].size_bytes == report.ledger[2].size_bytes
+    assert (out / COMPRESSED).is_file() and not (out / STOCK).exists() and not (tmp_path / "out.partial").exists()
+    assert Plan.load(out / "plan.yaml") == steps
+    card = (out / "README.md").read_text()
+    assert "affinage.load_model" in card and "t-halve:rank=3" in card and "| 2 | t-halve" in card
+    assert Report.from_json((out / "report.json").read_text()) == report
+
+    # The zeros of the first step are still zero after its recovery; two maps came after.
+    layer = affinage.load_model(out).get_submodule("bert.encoder.layer.0")
+    assert isinstance(layer.get_submodule("attention.self.query"), TwoMaps)
+
+    # Every verb takes what was made.
+    again = evaluate(out, data=data, split="test")
+    ours = [s.value for s in report.scores if (s.model, s.split) == ("compressed", "test")]
+    assert [s.value for s in again.scores] == ours
+    assert inspect(out).parameters == report.models[0].parameters
+    assert affinage.load(out).predict("a good film")[0]["label"] in ("negative", "positive")
+    timed = benchmark([model, out], lengths=[16], repeats=1, seconds=0.01, quiet=True)
+    assert [m.parameters for m in timed.models] == [report.models[1].parameters, report.models[0].parameters]
+    tuned = finetune(out, task="sentiment", data=data, out=tmp_path / "tuned", overrides=STEPS, quiet=True)
+    assert tuned.models[0].parameters == report.models[0].parameters
+    assert (tmp_path / "tuned" / COMPRESSED).is_file()
+
+
+def test_zeros_stay_zero_and_a_method_is_told_of_every_step(model: Path, data: Path, tmp_path: Path) -> None:
+    steps = plan("t-shrink", {"t-zero": {"share": 0.75}, "recover": 3}, recover=4, calibration=4)
+    compress(model, plan=steps, task="sentiment", data=data, out=tmp_path / "out", quiet=True)
+    made = affinage.load_model(tmp_path / "out")
+    assert not made.get_submodule(linears(made)[0]).weight.any()
+    assert (tmp_path / "out" / STOCK).is_file()
+    assert "AutoModelForSequenceClassification" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_a_step_that_loses_too_much_is_undone(model: Path, data: Path, tmp_path: Path) -> None:
+    first = compress(model, plan=plan("t-halve"), task="sentiment", data=data, out=tmp_path / "a", quiet=True)
+    assert first.ledger[0].score is not None
+    steps = plan({"method": "t-ruin", "most_lost": 0.0}, "t-halve")
+    report = compress(model, plan=steps, task="sentiment", data=data, out=tmp_path / "b", quiet=True)
+    ruined = report.ledger[1]
+    assert ruined.score is not None and ruined.undone == (first.ledger[0].score > ruined.score)
+    if ruined.undone:
+        assert (tmp_path / "a" / COMPRESSED).read_bytes() == (tmp_path / "b" / COMPRESSED).read_bytes()
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("after", [0, 1, 2])
+def test_an_interrupted_plan_resumes_to_the_same_bytes(
+    model: Path, data: Path, tmp_path: Path, after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = plan("t-zero:share=0.25", "t-halve:rank=3", recover=2, calibration=8)
+
+    def go(out: Path) -> Report:
+        return compress(model, plan=steps, task="sentiment", data=data, out=out, quiet=True)
+
+    go(tmp_path / "whole")
+    keep = ModelAlone.keep
+
+    def killed(self: ModelAlone, number: int, *rest: Any) -> None:
+        keep(self, number, *rest)
+        if number == after:
+            raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ModelAlone, "keep", killed)
+        with pytest.raises(Killed):
+            go(tmp_path / "parts")
+    report = go(tmp_path / "parts")
+    for name in (COMPRESSED, "structure.json", "config.json", "plan.yaml", "tokenizer.json"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes(), name
+    assert report.training is not None and report.training.steps == 4
+
+
+def test_a_masked_language_model_is_measured_and_recovered_on_text(tmp_path: Path) -> None:
+    corpus, model = write_corpus(tmp_path / "corpus"), save_tiny(tmp_path, "camembert")
+    settings = {"training.batch_size": 4, "training.row_length": 32, "held_out": 0.2}
+    steps = Plan.of({"steps": ["t-zero", "t-halve"], "recover": 2, "calibration": 8, "settings": settings})
+    report = compress(model, plan=steps, corpus=[corpus], out=tmp_path / "out", quiet=True)
+    assert all(entry.score is not None and 0 <= entry.score <= 1 for entry in report.ledger)
+    assert report.training is not None and report.training.steps == 4 and not report.scores
+    made = affinage.load_model(tmp_path / "out")
+    assert layout_of(made.config).model_type == "camembert" and (tmp_path / "out" / COMPRESSED).is_file()
+
+
+def test_steps_that_need_no_data_run_without(model: Path, tmp_path: Path) -> None:
+    report = compress(model, plan=plan("t-halve"), out=tmp_path / "out", quiet=True)
+    assert report.ledger[1].score is None and report.ledger[1].latency_ms
+    assert "| 1 | t-halve" in report.to_markdown()
+
+
+@pytest.mark.parametrize(
+    ("steps", "more", "said"),
+    [
+        (["t-halve", "t-zero"], {}, "cannot come after step 1, 't-halve', which leaves weights factored"),
+        (["t-halve", "t-zero"], {}, "put 't-zero' before 't-halve'"),
+        (["t-halve", "t-halve"], {}, "leave one of the two out"),
+        (["t-zero"], {}, "'t-zero', needs gradients"),
+        (["t-halv"], {}, "Did you mean 't-halve'"),
+        (["t-halve:rang=3"], {}, "unknown parameter 'rang'"),
+        (["t-halve:rank=many"], {}, "rank: "),
+        (["t-halve"], {"recover": 3}, "is followed by training: name a task"),
+        (["t-halve"], {"most_lost": 0.1}, "of the score, and there is none"),
+        (["t-shrink"], {}, "happens during training"),
+        (["t-halve:rank=9"], {}, "rank 9: at most 8"),
+        (["int8", "t-zero"], {}, "put 't-zero' before 'int8'"),
+        ([{"method": "int8", "recover": 3}], {}, "which no gradient reaches"),
+    ],
+)
+def test_what_cannot_run_is_refused_and_leaves_nothing(
+    model: Path, tmp_path: Path, steps: list[Any], more: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(InputError) as refused:
+        compress(model, plan=plan(*steps, **more), out=tmp_path / "out", quiet=True)
+    assert said in str(refused.value)
+    assert not (tmp_path / "out").exists() and not (tmp_path / "out.partial").exists()
+
+
+def test_a_model_that_is_not_tuned_for_the_task_is_refused(tmp_path: Path, data: Path) -> None:
+    model = save_tiny(tmp_path, "bert")
+    with pytest.raises(InputError, match="not fine-tuned for task 'sentiment'"):
+        compress(model, plan=plan("t-halve"), task="sentiment", data=data, out=tmp_path / "out", quiet=True)
+    with pytest.raises(InputError, match="give both --task and --data"):
+        compress(model, plan=plan("t-halve"), task="sentiment", out=tmp_path / "out", quiet=True)
+
+
+def test_the_teacher_follows_a_trimmed_vocabulary(model: Path, data: Path, tmp_path: Path) -> None:
+    """Without a method of its own: the seam alone. The same texts, other ids, the same answers."""
+    from affinage.models.other_vocabulary import with_vocabulary
+
+    network, tokenizer = affinage.load_model(model), affinage.load(model)._tokenizer
+    other: PreTrainedTokenizerFast = tokenizer.__class__.from_pretrained(model)
+    state = json.loads(other.backend_tokenizer.to_str())
+    last = max(state["model"]["vocab"].values())
+    renumbered = {
+        piece: (number if number < 5 else last + 5 - number) for piece, number in state["model"]["vocab"].items()
+    }
+    state["model"]["vocab"] = dict(sorted(renumbered.items(), key=lambda entry: entry[1]))
+    other._tokenizer = other._tokenizer.from_str(json.dumps(state))
+    made = with_vocabulary(network, tokenizer, other, rows=last + 1)
+    text = "the best wheels at the back"
+    ids, others = (torch.tensor([t(text).input_ids]) for t in (tokenizer, other))
+    assert not torch.equal(ids, others)
+    assert torch.equal(made(others).logits, network(ids).logits)
