@@ -12,9 +12,9 @@ from typing import Literal, get_args
 from tokenizers import Tokenizer
 
 from affinage import __version__
-from affinage.data.encoding import Row
+from affinage.data.encoding import Row, encode_pairs, encode_texts
 from affinage.data.examples import Example, read_examples
-from affinage.data.features import encode, stride_for
+from affinage.data.features import texts_of
 from affinage.data.readers import find_parts
 from affinage.data.task import load_task, task_names
 from affinage.errors import CheckFailed, InputError, MissingExtra
@@ -177,14 +177,16 @@ def _sample(
         parts = find_parts(data)
         source = next(parts[name] for name in ("test", "valid", "all", "train") if name in parts)
         examples = read_examples(load_task(task), source, columns=columns, limit=ROWS)
-        return encode(tokenizer, examples, max_length=length, stride=stride_for(length))[:ROWS]
-    if kind == "span":
-        shipped = _shipped("qa")
+    elif kind == "span":
+        examples = _shipped("qa")
     elif kind == "pair" or (kind == "regression" and texts == 2):
-        shipped = _shipped("nli")
+        examples = _shipped("nli")
     else:
-        shipped = _shipped("sentiment")
-    return encode(tokenizer, shipped, max_length=length, stride=stride_for(length))[:ROWS]
+        examples = _shipped("sentiment")
+    read = [texts_of(example) for example in examples]
+    if len(read[0]) == 2:
+        return encode_pairs(tokenizer, [(first, second) for first, second in read], max_length=length)
+    return encode_texts(tokenizer, [text for (text,) in read], max_length=length)
 
 
 def _shipped(task: str) -> list[Example]:

@@ -7,6 +7,7 @@ from transformers import PreTrainedModel
 from affinage import __version__
 from affinage.errors import InputError
 from affinage.models.layout import layout_of
+from affinage.runtime.onnx import factored, packed  # noqa: F401 (they fill the tables of emitters)
 from affinage.runtime.onnx.encoder import declare_inputs, encode
 from affinage.runtime.onnx.graph import Graph
 from affinage.runtime.onnx.heads import (

@@ -70,8 +70,7 @@ def _position_table(out: Emission, parts: EmbeddingParts) -> str:
     table, types = parts.positions.weight, parts.types
     if types is None or types.num_embeddings > 1:
         return out.graph.weight(table)
-    only = types.weight.detach().cpu().numpy()
-    return out.graph.weight(table, "with_type", lambda rows: rows + only)
+    return out.graph.weight(table, "with_type", lambda rows, only: rows + only, others=[types.weight])
 
 
 def _places_after_pad(out: Emission, ids: str, pad: int) -> str:
@@ -112,10 +111,7 @@ def _attention(out: Emission, asking: str, x: str, layer: LayerParts, mask: str)
 
 def _joined(out: Emission, biases: list[Tensor]) -> str:
     """One constant of several biases."""
-    first, *others = biases
-    rest = [other.detach().cpu().numpy() for other in others]
-    form = ".".join(["joined", *(str(other.data_ptr()) for other in others)])
-    return out.graph.weight(first, form, lambda array: np.concatenate([array, *rest]))
+    return out.graph.weight(biases[0], "joined", lambda *arrays: np.concatenate(arrays), others=biases[1:])
 
 
 def _features(module: nn.Module) -> int:
@@ -124,4 +120,4 @@ def _features(module: nn.Module) -> int:
 
 def _first(out: Emission, x: str) -> str:
     """(B, 1, H) of (B, T, H)."""
-    return str(out.graph.op("Gather", x, out.graph.constant([0]), axis=1))
+    return str(out.graph.once("Gather", x, out.graph.constant([0]), axis=1))

@@ -23,7 +23,9 @@ class Graph:
 
     def __init__(self, model: nn.Module) -> None:
         named = itertools.chain(model.named_parameters(), model.named_buffers())
-        self._names = {tensor.data_ptr(): name for name, tensor in named if tensor.numel()}
+        self._names: dict[int, str] = {}
+        for name, tensor in named:
+            self._names.setdefault(tensor.data_ptr(), name)
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, onnx.TensorProto] = {}
         self._stored: dict[tuple[Any, ...], str] = {}
@@ -60,15 +62,17 @@ class Graph:
             self._made[key] = made if outputs > 1 else (made,)
         return self._made[key] if outputs > 1 else self._made[key][0]
 
-    def weight(self, tensor: Tensor, form: str = "", made: Callable[[Array], Array] | None = None) -> str:
-        """A tensor of the model as a constant; `form` and `made`: something made of it, and its name among them."""
-        key = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype, form)
+    def weight(
+        self, tensor: Tensor, form: str = "", made: Callable[..., Array] | None = None, *, others: Sequence[Tensor] = ()
+    ) -> str:
+        """A tensor of the model as a constant; `form` and `made`: something made of it and of `others`, and its name."""
+        key = (*map(_identity, (tensor, *others)), form)
         if not tensor.numel() or key not in self._stored:
-            self._alive.append(tensor)
-            array = tensor.detach().cpu().numpy()
+            self._alive += [tensor, *others]
+            arrays = [one.detach().cpu().numpy() for one in (tensor, *others)]
             name = self._names.get(tensor.data_ptr(), "constant")
             self._stored[key] = self._store(
-                made(array) if made else array, ".".join(filter(None, (name, form))), tensor.numel() > 0
+                made(*arrays) if made else arrays[0], ".".join(filter(None, (name, form))), tensor.numel() > 0
             )
         return self._stored[key]
 
@@ -93,3 +97,8 @@ class Graph:
         )
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)]
         return helper.make_model(graph, producer_name=producer, opset_imports=opsets, ir_version=_IR_VERSION)
+
+
+def _identity(tensor: Tensor) -> tuple[Any, ...]:
+    """Equal for tensors that are the same numbers in the same place."""
+    return tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype

@@ -49,20 +49,25 @@ class Emission:
         assert isinstance(module, nn.Linear)
         return self.product(x, module.weight, module.bias)
 
-    def embedding(self, ids: str, module: nn.Module) -> str:
-        """Rows of a table for ids (B, T): (B, T, H)."""
+    def embedding(self, ids: str, module: nn.Module, lead: int = 2) -> str:
+        """Rows of a table for ids (B, T), or of `lead` axes: (B, T, H)."""
         if isinstance(module, Compressed):
-            return embedding_emitters.get(module.kind, _dense_embedding)(self, ids, module)
+            return embedding_emitters.get(module.kind, _dense_embedding)(self, ids, module, lead)
         assert isinstance(module, nn.Embedding)
         return self.gather(ids, module.weight)
 
     def rows_product(self, x: str, table: nn.Module) -> str:
         """x (…, H) with every row of an embedding table: (…, V)."""
         if isinstance(table, Compressed):
-            emit = projection_emitters.get(table.kind)
-            return emit(self, x, table) if emit else self.product(x, table.dense(), None).name
+            return projection_emitters.get(table.kind, Emission.all_rows_product)(self, x, table)
         assert isinstance(table, nn.Embedding)
         return self.product(x, table.weight, None, rows=True).name
+
+    def all_rows_product(self, x: str, table: nn.Module) -> str:
+        """`rows_product` of a table that is made whole, once: it follows from constants."""
+        g = self.graph
+        ends = (g.constant(np.array(n)) for n in (0, int(table.num_embeddings), 1))  # type: ignore[arg-type]
+        return str(g.fused("FusedMatMul", x, self.embedding(g.op("Range", *ends), table, 1), transB=1))
 
     def product(self, x: str, weight: Tensor, bias: Tensor | None, *, rows: bool = False) -> Value:
         """x (…, K) · weightᵀ, weight (N, K). `rows`: it is an embedding table too, and is stored as one."""
@@ -144,11 +149,12 @@ class Emission:
 ACTIVATIONS = frozenset({"gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "tanh", "silu", "swish"})
 
 LinearEmitter = Callable[[Emission, str, Any], Value]
-EmbeddingEmitter = Callable[[Emission, str, Any], str]
+EmbeddingEmitter = Callable[[Emission, str, Any, int], str]
+ProjectionEmitter = Callable[[Emission, str, Any], str]
 linear_emitters: dict[str, LinearEmitter] = {}
 """kind of a compressed linear map -> what puts it into a graph; others go in as the dense matrix they stand for"""
 embedding_emitters: dict[str, EmbeddingEmitter] = {}
-projection_emitters: dict[str, EmbeddingEmitter] = {}
+projection_emitters: dict[str, ProjectionEmitter] = {}
 """kind of a compressed embedding -> what multiplies with all of its rows"""
 
 
@@ -169,5 +175,5 @@ def _dense_linear(out: Emission, x: str, module: Any) -> Value:
     return out.product(x, module.dense(), module.bias)
 
 
-def _dense_embedding(out: Emission, ids: str, module: Any) -> str:
+def _dense_embedding(out: Emission, ids: str, module: Any, lead: int) -> str:
     return out.gather(ids, module.dense())

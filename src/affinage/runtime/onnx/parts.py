@@ -48,7 +48,9 @@ def layers_of(model: PreTrainedModel) -> list[LayerParts]:
     layout = layout_of(model.config)
     if layout.model_type == "flaubert":
         return _of_flaubert(model)
-    layers = list(model.get_submodule(layout.layers).children())
+    found = model.get_submodule(layout.layers)
+    assert isinstance(found, nn.ModuleList)
+    layers = list(found)  # `children` would leave out a layer that stands in several places
     if layout.model_type == "albert":
         depth, groups = model.config.num_hidden_layers, model.config.num_hidden_groups
         layers = [layers[int(i / (depth / groups))].get_submodule("albert_layers.0") for i in range(depth)]
