@@ -26,6 +26,7 @@ _PUBLIC = {
     "evaluate": "affinage.workflows.evaluate",
     "inspect": "affinage.workflows.inspect",
     "predict": "affinage.workflows.predict",
+    "export": "affinage.workflows.export",
     "benchmark": "affinage.workflows.benchmark",
     "make_report": "affinage.workflows.report",  # `affinage.report` is a package
 }

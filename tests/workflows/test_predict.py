@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from affinage.errors import InputError
-from affinage.runtime.predictor import Predictor, load
+from affinage.runtime.predictor import Predictor, load, predictor_of
 from affinage.workflows.predict import predict
 from tiny import ARCHITECTURES, SENTENCES, save_tiny, tiny_model, tiny_tokenizer
 
@@ -23,7 +23,7 @@ LOUD = {"initializer_range": 0.5}  # random weights large enough for answers tha
 def predictor(kind: Any, architecture: str = "camembert", **config: Any) -> Predictor:
     head = {"fill_mask": "mlm"}.get(kind, kind)
     model = tiny_model(architecture, head, **LOUD, **config)
-    return Predictor(model, tiny_tokenizer(architecture), kind=kind)
+    return predictor_of(model, tiny_tokenizer(architecture), kind=kind)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -24,6 +24,7 @@ from affinage.cli import (
     demo,
     distil,
     evaluate,
+    export,
     finetune,
     inspect,
     listing,
@@ -80,6 +81,7 @@ def _affinage(
     affinage compress runs/sentiment --with int8 --out runs/small
     affinage evaluate runs/sentiment --data reviews/
     affinage predict runs/sentiment "Un film magnifique."
+    affinage export runs/sentiment --int8 dynamic --out sentiment-int8
     affinage benchmark runs/teacher-sentiment runs/sentiment
     affinage report runs/* --out report
 
@@ -96,6 +98,7 @@ app.command()(baseline.baseline)
 app.command()(compress.compress)
 app.command()(evaluate.evaluate)
 app.command()(predict.predict)
+app.command()(export.export)
 app.command()(benchmark.benchmark)
 app.command()(report.report)
 app.command()(inspect.inspect)

@@ -1,12 +1,38 @@
 """What the pieces of a vocabulary are: where words start, and what stands for a piece in another vocabulary."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
-from tokenizers import models
-from transformers import PreTrainedTokenizerFast
+from tokenizers import Tokenizer, models
 
 _WORD_MARK = "▁"
 _BYTE_LEVEL_SPACE = "Ġ"
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+
+class HasPieces(Protocol):
+    """The part of a transformers tokenizer that its pieces are told by."""
+
+    @property
+    def backend_tokenizer(self) -> Any: ...
+    @property
+    def all_special_ids(self) -> Any: ...
+    def get_vocab(self) -> dict[str, int]: ...
+
+
+@dataclass(frozen=True)
+class BarePieces:
+    """The same of a tokenizer without transformers."""
+
+    backend_tokenizer: Tokenizer
+    all_special_ids: tuple[int, ...]
+
+    def get_vocab(self) -> dict[str, int]:
+        """piece -> id"""
+        return self.backend_tokenizer.get_vocab()
 
 
 @dataclass(frozen=True)
@@ -21,7 +47,7 @@ class Piece:
     """whether it continues a word: what is glued on and begins with a letter, a digit or a part of one"""
 
 
-def starts_word(tokenizer: PreTrainedTokenizerFast) -> list[bool]:
+def starts_word(tokenizer: HasPieces) -> list[bool]:
     """For each id, whether its piece starts a word (special tokens do)."""
     pieces = pieces_of(tokenizer)
     flags = [True] * (max(tokenizer.get_vocab().values()) + 1)
@@ -30,7 +56,7 @@ def starts_word(tokenizer: PreTrainedTokenizerFast) -> list[bool]:
     return flags
 
 
-def parts_in(old: PreTrainedTokenizerFast, new: PreTrainedTokenizerFast) -> list[list[int]]:
+def parts_in(old: "PreTrainedTokenizerFast", new: "PreTrainedTokenizerFast") -> list[list[int]]:
     """For each id of `new`, the ids of `old` whose mean embedding starts it.
 
     A shared piece (same text, same place in a word) is one id, a special token the one of the same role, any other
@@ -58,7 +84,7 @@ def parts_in(old: PreTrainedTokenizerFast, new: PreTrainedTokenizerFast) -> list
     return parts
 
 
-def pieces_of(tokenizer: PreTrainedTokenizerFast) -> dict[int, Piece]:
+def pieces_of(tokenizer: HasPieces) -> dict[int, Piece]:
     """id -> piece, special tokens left out."""
     model = tokenizer.backend_tokenizer.model
     special = set(tokenizer.all_special_ids)
@@ -70,7 +96,7 @@ def pieces_of(tokenizer: PreTrainedTokenizerFast) -> dict[int, Piece]:
     return {index: _metaspace(piece) for index, piece in vocabulary.items()}
 
 
-def _is_byte_level(tokenizer: PreTrainedTokenizerFast) -> bool:
+def _is_byte_level(tokenizer: HasPieces) -> bool:
     if not isinstance(tokenizer.backend_tokenizer.model, models.BPE):
         return False
     vocabulary = tokenizer.get_vocab()

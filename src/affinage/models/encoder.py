@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 from transformers import PreTrainedModel
 from transformers.activations import ACT2FN
 
@@ -133,3 +134,9 @@ def _position_ids(segments: Tensor, offset: int) -> Tensor:
 def trainable_parameters(model: nn.Module) -> int:
     """Number of parameters that receive a gradient, tied ones counted once."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def vocabulary_logits(model: PreTrainedModel, hidden: Tensor) -> Tensor:
+    """(N, H) last hidden states of some tokens -> (N, V)."""
+    layout = layout_of(model.config)
+    return linear(_head_transform(model, layout, hidden), _projection(model, layout), _head_bias(model, layout))

@@ -2,25 +2,22 @@
 
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from affinage.data.collate import pad_rows
 from affinage.data.encoding import Row
+from affinage.data.padding import batches_by_length
 from affinage.models.encoder import forward_masked_lm
 from affinage.models.layout import layout_of
+from affinage.runtime.facts import Outputs
 from affinage.signals import Batch
-
-Outputs = tuple[NDArray[np.float32], ...]
-"""logits (C,) of a sequence; (T, C) of tokens; start (T,) and end (T,) of spans; (V,) of the mask token's place"""
 
 
 class TorchEngine:
     """A model in eval mode, run by PyTorch on the device it is on."""
 
-    def __init__(self, model: PreTrainedModel, *, pad_id: int, mask_id: int) -> None:
+    def __init__(self, model: PreTrainedModel, *, pad_id: int, mask_id: int | None) -> None:
         self._model = model
         self._pad_id = pad_id
         self._mask_id = mask_id
@@ -28,7 +25,7 @@ class TorchEngine:
 
     def logits(self, rows: Sequence[Row], *, batch_size: int) -> Iterator[tuple[int, Outputs]]:
         """(index of the row, its outputs without padding) for every row, longest rows first."""
-        for indices in _batches(rows, batch_size):
+        for indices in batches_by_length(rows, batch_size):
             batch = pad_rows([rows[i] for i in indices], pad_id=self._pad_id, with_types=self._with_types)
             with torch.inference_mode():
                 output = self._model(**{k: v.to(self._model.device) for k, v in batch.items()})
@@ -42,14 +39,14 @@ class TorchEngine:
 
     def mask_logits(self, rows: Sequence[Row], *, batch_size: int) -> Iterator[tuple[int, Outputs]]:
         """(index of the row, vocabulary logits at its one mask token), longest rows first."""
-        for indices in _batches(rows, batch_size):
+        for indices in batches_by_length(rows, batch_size):
             inputs = pad_rows([rows[i] for i in indices], pad_id=self._pad_id, with_types=self._with_types)
             inputs = {k: v.to(self._model.device) for k, v in inputs.items()}
             batch = Batch(
                 input_ids=inputs["input_ids"],
                 mask=inputs["attention_mask"].bool(),
                 token_type_ids=inputs.get("token_type_ids"),
-                selected=torch.eq(inputs["input_ids"], self._mask_id),
+                selected=torch.eq(inputs["input_ids"], -1 if self._mask_id is None else self._mask_id),
             )
             with torch.inference_mode():
                 signals = forward_masked_lm(self._model, batch, frozenset({"head"}))
@@ -57,8 +54,3 @@ class TorchEngine:
                 assert signals.head_weight is not None
                 logits = torch.nn.functional.linear(signals.head_input, signals.head_weight, signals.head_bias)
             yield from ((i, (row,)) for i, row in zip(indices, logits.float().cpu().numpy(), strict=True))
-
-
-def _batches(rows: Sequence[Row], size: int) -> Iterator[list[int]]:
-    order = sorted(range(len(rows)), key=lambda i: -len(rows[i].input_ids))
-    yield from (order[i : i + size] for i in range(0, len(order), size))

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from tokenizers import Tokenizer
 
 from affinage.data.encoding import (
     Row,
@@ -14,30 +15,34 @@ from affinage.data.encoding import (
     encode_windows,
     first_token_of_words,
 )
-from affinage.data.task import load_task, task_names
+from affinage.data.pieces import BarePieces, starts_word
 from affinage.data.words import split_words
 from affinage.decoding.entities import find_entities, words_over_windows
 from affinage.decoding.fill_mask import best_tokens
 from affinage.decoding.labels import holding_labels, ranked_labels, sigmoid
 from affinage.decoding.spans import SpanWindow, best_answers
 from affinage.decoding.zero_shot import DEFAULT_TEMPLATE, fill_template, nli_classes, zero_shot_method
-from affinage.errors import InputError, unknown
+from affinage.errors import InputError
+from affinage.runtime.facts import Engine, ModelFacts, ModelKind, agreed_kind, texts_of_task
 from affinage.runtime.inputs import as_list, check_count, check_labels, check_pair, check_text
+from affinage.runtime.onnx.config import GRAPH, is_exported, read_onnx_config, read_tokenizer
+from affinage.runtime.onnx.session import OnnxEngine
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-ModelKind = Literal["sequence", "pair", "multi_label", "regression", "token", "span", "fill_mask"]
 Result = dict[str, Any]
 
 _BLOCK = 512  # inputs encoded and decoded at a time: bounds memory whatever the length of the list
 _MASK = "<mask>"
 
 
-def load(name_or_path: str | Path, *, task: str | None = None) -> "Predictor":
-    """A predictor for a model folder or hub name, in float32; its task is found in its config.
+def load(name_or_path: str | Path, *, task: str | None = None, threads: int | None = None) -> "Predictor":
+    """A predictor for a model folder or hub name, in float32, or for a folder that `affinage export` wrote, which needs
+    neither torch nor transformers; its task is found in its config.
 
     `task`: insist on one ("sentiment", "ner", …, "fill-mask", "zero-shot"), for a config that does not say it.
+    `threads`: of ONNX Runtime; None: what OMP_NUM_THREADS says, else the cores that the process may use.
 
     >>> predictor = load("runs/sentiment")  # doctest: +SKIP
     >>> predictor.predict("Un film magnifique.")  # doctest: +SKIP
@@ -45,41 +50,55 @@ def load(name_or_path: str | Path, *, task: str | None = None) -> "Predictor":
 
     Raises: InputError where the model cannot be read, is not fine-tuned, or does another task.
     """
+    if is_exported(name_or_path):
+        return _load_exported(Path(name_or_path), task=task, threads=threads)
     from affinage.models.checkpoint import check_fit, load_masked_lm, load_task_model, load_tokenizer, read_config
+    from affinage.runtime.kind import kind_of
 
     config = read_config(name_or_path)
-    kind = _kind(config, where=str(name_or_path), task=task)
+    kind = kind_of(config, where=str(name_or_path), task=task)
     tokenizer = load_tokenizer(name_or_path)
     check_fit(tokenizer, config, where=name_or_path)
     model = load_masked_lm(name_or_path)[0] if kind == "fill_mask" else load_task_model(name_or_path, kind)
-    return Predictor(model, tokenizer, kind=kind, texts=_texts(config, task))
+    return predictor_of(model, tokenizer, kind=kind, task=task)
+
+
+def predictor_of(
+    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerFast", *, kind: ModelKind, task: str | None = None
+) -> "Predictor":
+    """A predictor for a loaded transformers model."""
+    from affinage.runtime.engine import TorchEngine
+    from affinage.runtime.kind import facts_of
+
+    facts = facts_of(model, tokenizer, kind, task=task)
+    engine = TorchEngine(model, pad_id=facts.pad_id, mask_id=facts.mask_id)
+    return Predictor(engine, tokenizer.backend_tokenizer, facts)
+
+
+def _load_exported(folder: Path, *, task: str | None, threads: int | None) -> "Predictor":
+    facts: ModelFacts = read_onnx_config(folder)
+    if task is not None:
+        kind = agreed_kind(facts.kind, task=task, noted=facts.task, where=str(folder))
+        facts = facts.model_copy(update={"kind": kind, "task": task, "texts": texts_of_task(task)})
+    engine = OnnxEngine(folder / GRAPH, pad_id=facts.pad_id, mask_id=facts.mask_id, threads=threads)
+    return Predictor(engine, read_tokenizer(folder), facts)
 
 
 class Predictor:
-    """A model, its tokenizer and the kind of question it answers."""
+    """An engine that makes logits, a tokenizer, and what is known of the model: `load` makes one."""
 
-    def __init__(
-        self,
-        model: "PreTrainedModel",
-        tokenizer: "PreTrainedTokenizerFast",
-        *,
-        kind: ModelKind,
-        texts: Literal[1, 2] | None = None,
-    ) -> None:
-        """`texts`: how many of them a number is predicted for (kind "regression"); None: one or two."""
-        from affinage.models.checkpoint import max_length, no_answer_threshold
-        from affinage.runtime.engine import TorchEngine
-
-        self.kind: ModelKind = kind
-        self._read_number = {None: _text_or_pair, 1: check_text, 2: _premise_hypothesis}[texts]
-        self.max_length = min(max_length(model.config), tokenizer.model_max_length)
+    def __init__(self, engine: Engine, tokenizer: Tokenizer, facts: ModelFacts) -> None:
+        self.kind: ModelKind = facts.kind
+        self._read_number = {None: _text_or_pair, 1: check_text, 2: _premise_hypothesis}[facts.texts]
+        self.max_length = facts.max_length
         """tokens a row may have, special tokens included; longer texts are cut (and say so) or read in windows"""
-        self._no_answer_threshold = no_answer_threshold(model.config)
-        mask_id = -1 if tokenizer.mask_token_id is None else tokenizer.mask_token_id
-        self._engine = TorchEngine(model, pad_id=tokenizer.pad_token_id, mask_id=mask_id)
-        self._tokenizer = tokenizer
-        self._encoder = tokenizer.backend_tokenizer
-        self.labels = tuple(str(label) for _, label in sorted((model.config.id2label or {}).items()))
+        self.labels = facts.labels
+        self._no_answer_threshold = facts.no_answer_threshold
+        self._engine = engine
+        self._encoder = tokenizer
+        self._special_ids = facts.special_ids
+        self._mask_id = facts.mask_id
+        self._mask_token = None if facts.mask_id is None else tokenizer.id_to_token(facts.mask_id)
 
     def predict(
         self,
@@ -208,37 +227,35 @@ class Predictor:
     def _fill(self, texts: list[str], top_k: int | None, batch_size: int) -> list[Result]:
         # The pieces of Unigram and byte-level vocabularies hold the space before them: the mask stands for it too.
         parts = [text.partition(_MASK) for text in texts]
-        masked = [before.rstrip() + str(self._tokenizer.mask_token) + after for before, _, after in parts]
+        masked = [before.rstrip() + str(self._mask_token) + after for before, _, after in parts]
         rows = encode_texts(self._encoder, masked, max_length=self.max_length)
         for row, text in zip(rows, texts, strict=True):
-            if (row.input_ids == self._tokenizer.mask_token_id).sum() != 1:
+            if (row.input_ids == self._mask_id).sum() != 1:
                 raise InputError(
                     f"'{text[:60]}…': the mask lies beyond the {self.max_length} tokens that the model reads"
                 )
         results: list[Result] = [{}] * len(rows)
         for i, (logits,) in self._engine.mask_logits(rows, batch_size=batch_size):
-            best = best_tokens(logits, top_k=top_k or 5, excluded=self._tokenizer.all_special_ids)
+            best = best_tokens(logits, top_k=top_k or 5, excluded=self._special_ids)
             ranked = [self._filled(texts[i], token, score) for token, score in best]
             results[i] = {**ranked[0], **_top(ranked, top_k or 5), **_cut(rows[i])}
         return results
 
     def _filled(self, text: str, token: int, score: float) -> Result:
         """The text with this token in its masked place; a piece that continues a word takes the space before it."""
-        word = str(self._tokenizer.decode([token])).removeprefix("##").strip()
+        word = self._encoder.decode([token], skip_special_tokens=False).removeprefix("##").strip()
         before, _, after = text.partition(_MASK)
         before = before.rstrip() if self._continues_word(token) else before
         return {"token_str": word, "token": token, "score": score, "sequence": before + word + after}
 
     def _continues_word(self, token: int) -> bool:
-        from affinage.data.pieces import starts_word
-
         if not hasattr(self, "_word_starts"):
-            self._word_starts = starts_word(self._tokenizer)
+            self._word_starts = starts_word(BarePieces(self._encoder, self._special_ids))
         return not self._word_starts[token]
 
     def _masked(self, value: Any, where: str) -> str:
         """The text, its mask written <mask>. Raises: InputError unless there is exactly one."""
-        token = self._tokenizer.mask_token
+        token = self._mask_token
         if token is None:
             raise InputError("this model's tokenizer has no mask token")
         text = check_text(value, where).replace(token, _MASK).replace("[MASK]", _MASK)
@@ -265,45 +282,3 @@ def _top(ranked: Sequence[Any], top_k: int | None) -> Result:
 
 def _cut(*rows: Row) -> Result:
     return {"truncated": True} if any(row.truncated for row in rows) else {}
-
-
-_OTHER_TASKS: dict[str, ModelKind] = {"fill-mask": "fill_mask", "zero-shot": "pair"}
-
-
-def _texts(config: Any, task: str | None) -> Literal[1, 2] | None:
-    """How many texts an input has, where the task that was asked for or noted says it."""
-    from affinage.models.checkpoint import task_of
-
-    name = task or task_of(config)
-    if name not in task_names():
-        return None
-    return 2 if "hypothesis" in load_task(name).columns else 1
-
-
-def _kind(config: Any, *, where: str, task: str | None) -> ModelKind:
-    """What a model does: the task asked for, else the one in its config, else what its class and labels say.
-
-    Raises: InputError where nothing says it, or the model was made for another kind of task.
-    """
-    from affinage.models.checkpoint import head_kind, task_of
-    from affinage.models.layout import class_names
-
-    if task is not None and task not in {*task_names(), *_OTHER_TASKS}:
-        raise InputError(unknown("task", task, [*task_names(), *_OTHER_TASKS]))
-    masked = any(name.endswith(("ForMaskedLM", "ForPreTraining")) for name in class_names(config))
-    head: ModelKind | None = "fill_mask" if masked else head_kind(config)
-    if head == "sequence" and any(str(name).lower().startswith("entail") for name in (config.id2label or {}).values()):
-        head = "pair"
-    noted = task_of(config)
-    found = load_task(noted).kind if noted in task_names() else head
-    asked = None if task is None else _OTHER_TASKS.get(task) or load_task(task).kind
-    if found is None and asked is None:
-        raise InputError(f"model '{where}': its config names no task and no head; say which with task=… (--task)")
-    same_head = {found, asked} <= {"sequence", "pair"}  # one class of transformers serves both
-    if asked is not None and found is not None and asked != found and not same_head:
-        raise InputError(
-            f"model '{where}' is a {found} model{f' ({noted})' if noted else ''}; {task} needs a {asked} one"
-        )
-    kind = asked or found
-    assert kind is not None
-    return kind

@@ -1,0 +1,33 @@
+"""How rows of unlike lengths become one array, and which rows share one."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from affinage.data.encoding import Ints, Row
+
+
+def padded(rows: Sequence[Ints], length: int, filler: int) -> Ints:
+    """(B, length) int64, filled up on the right."""
+    out = np.full((len(rows), length), filler, np.int64)
+    for i, row in enumerate(rows):
+        out[i, : len(row)] = row
+    return out
+
+
+def row_inputs(rows: Sequence[Row], *, pad_id: int, with_types: bool) -> dict[str, Ints]:
+    """`input_ids`, `attention_mask` and, if `with_types`, `token_type_ids`: (B, T), T of the longest row."""
+    length = max(len(row.input_ids) for row in rows)
+    arrays = {
+        "input_ids": padded([row.input_ids for row in rows], length, pad_id),
+        "attention_mask": padded([np.ones(len(row.input_ids), np.int64) for row in rows], length, 0),
+    }
+    if with_types:
+        arrays["token_type_ids"] = padded([row.type_ids for row in rows], length, 0)
+    return arrays
+
+
+def batches_by_length(rows: Sequence[Row], size: int) -> Iterator[list[int]]:
+    """Indices of up to `size` rows of like length at a time, longest first: what does not fit is found out at once."""
+    order = sorted(range(len(rows)), key=lambda i: -len(rows[i].input_ids))
+    yield from (order[i : i + size] for i in range(0, len(order), size))

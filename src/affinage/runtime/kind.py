@@ -1,0 +1,45 @@
+"""What a transformers model answers: as its config, its class, its labels and the task that is asked for say."""
+
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from affinage.data.task import load_task, task_names
+from affinage.models.checkpoint import head_kind, max_length, no_answer_threshold, task_of
+from affinage.models.layout import class_names
+from affinage.runtime.facts import ModelFacts, ModelKind, agreed_kind, check_task, texts_of_task
+
+
+def kind_of(config: Any, *, where: str, task: str | None) -> ModelKind:
+    """What a model does: the task asked for, else the one in its config, else what its class and labels say.
+
+    Raises: InputError where nothing says it, or the model was made for another kind of task.
+    """
+    check_task(task)
+    masked = any(name.endswith(("ForMaskedLM", "ForPreTraining")) for name in class_names(config))
+    head: ModelKind | None = "fill_mask" if masked else head_kind(config)
+    if head == "sequence" and any(str(name).lower().startswith("entail") for name in (config.id2label or {}).values()):
+        head = "pair"
+    noted = task_of(config)
+    found = load_task(noted).kind if noted in task_names() else head
+    return agreed_kind(found, task=task, noted=noted, where=where)
+
+
+def facts_of(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, kind: ModelKind, *, task: str | None = None
+) -> ModelFacts:
+    """What a predictor must know of a model. `task`: the one that was asked for; None: the one in its config."""
+    config = model.config
+    classes = {} if kind in ("span", "fill_mask") else config.id2label or {}
+    name = task or task_of(config)
+    return ModelFacts(
+        kind=kind,
+        task=name,
+        texts=texts_of_task(name),
+        labels=tuple(str(label) for _, label in sorted(classes.items())),
+        max_length=min(max_length(config), tokenizer.model_max_length),
+        pad_id=tokenizer.pad_token_id,
+        mask_id=tokenizer.mask_token_id,
+        special_ids=tuple(sorted(set(tokenizer.all_special_ids))),
+        no_answer_threshold=no_answer_threshold(config),
+    )

@@ -1,0 +1,56 @@
+"""A model -> its ONNX graph: built from its parts where the architecture's are known, else traced."""
+
+import onnx
+import torch
+from transformers import PreTrainedModel
+
+from affinage import __version__
+from affinage.errors import InputError
+from affinage.models.layout import layout_of
+from affinage.runtime.onnx import factored, packed  # noqa: F401 (they fill the tables of emitters)
+from affinage.runtime.onnx.encoder import declare_inputs, encode
+from affinage.runtime.onnx.graph import Graph
+from affinage.runtime.onnx.heads import (
+    MASKED,
+    SEQUENCE,
+    SPAN,
+    TOKEN,
+    emit_masked,
+    emit_sequence,
+    emit_span,
+    emit_token,
+    head_of,
+)
+from affinage.runtime.onnx.linear import ACTIVATIONS, Emission, Int8
+from affinage.runtime.onnx.parts import activation_of, is_built
+from affinage.runtime.onnx.traced import traced_graph
+from affinage.runtime.onnx.traced_int8 import quantize_
+
+_EMIT = {SEQUENCE: emit_sequence, TOKEN: emit_token, SPAN: emit_span, MASKED: emit_masked}
+
+
+@torch.no_grad()
+def onnx_graph(model: PreTrainedModel, *, int8: Int8 | None = None) -> onnx.ModelProto:
+    """The graph of a model with a task's head, or the vocabulary's.
+
+    Inputs `input_ids`, `attention_mask` and, where the model takes them, `token_type_ids`: (B, T) int64, padded on the
+    right; for a masked language model also `positions` (N, 2) int64. Outputs `logits`: (B, C), (B, T, C) or, at
+    the positions asked for, (N, V); of spans `start_logits` and `end_logits` (B, T).
+
+    Raises: InputError for a head, or a variant of an architecture, that cannot be exported.
+    """
+    layout_of(model.config)  # refuses variants
+    head = head_of(model)
+    if not is_built(model):
+        traced = traced_graph(model)
+        if int8 is not None:
+            quantize_(traced, int8)
+        return traced
+    activation = activation_of(model)
+    if activation not in ACTIVATIONS:
+        raise InputError(f"activation '{activation}' is not exported; known: {', '.join(sorted(ACTIVATIONS))}")
+    out = Emission(Graph(model), int8)
+    inputs = declare_inputs(out, model)
+    last = encode(out, model, inputs, first_only=head == SEQUENCE)
+    _EMIT[head](out, model, last)
+    return out.graph.model(f"affinage {__version__}")

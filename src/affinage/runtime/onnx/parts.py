@@ -1,0 +1,139 @@
+"""The parts of an encoder that the graph is built from, under one name each, whatever the architecture calls them."""
+
+from dataclasses import dataclass, replace
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from affinage.errors import InputError
+from affinage.models.layout import layout_of
+from affinage.models.parts import Layout
+
+_ALBERT = {
+    "query": "attention.query",
+    "key": "attention.key",
+    "value": "attention.value",
+    "attention_output": "attention.dense",
+    "attention_norm": "attention.LayerNorm",
+    "intermediate": "ffn",
+    "output": "ffn_output",
+    "output_norm": "full_layer_layer_norm",
+}
+
+
+@dataclass(frozen=True)
+class LayerParts:
+    """One layer: attention, then a feed-forward network, each followed by a norm, or after one (`norm_first`)."""
+
+    query: nn.Module
+    key: nn.Module
+    value: nn.Module
+    output: nn.Module
+    head_size: int
+    attention_norm: nn.LayerNorm
+    inner: nn.Module
+    outer: nn.Module
+    outer_norm: nn.LayerNorm
+    norm_first: bool = False
+
+
+def is_built(model: PreTrainedModel) -> bool:
+    """Whether the graph of this architecture is built from its parts; the others are traced."""
+    layout = layout_of(model.config)
+    return layout.whole or layout.model_type in ("albert", "flaubert")
+
+
+def layers_of(model: PreTrainedModel) -> list[LayerParts]:
+    """The layers in the order in which they compute; shared ones several times."""
+    layout = layout_of(model.config)
+    if layout.model_type == "flaubert":
+        return _of_flaubert(model)
+    found = model.get_submodule(layout.layers)
+    assert isinstance(found, nn.ModuleList)
+    layers = list(found)  # `children` would leave out a layer that stands in several places
+    if layout.model_type == "albert":
+        depth, groups = model.config.num_hidden_layers, model.config.num_hidden_groups
+        layers = [layers[int(i / (depth / groups))].get_submodule("albert_layers.0") for i in range(depth)]
+        layout = replace(layout, **_ALBERT)  # type: ignore[arg-type]
+    return [_of_layer(layer, layout) for layer in layers]
+
+
+def _of_layer(layer: nn.Module, layout: Layout) -> LayerParts:
+    attention = layer.get_submodule(layout.query.rpartition(".")[0])
+    return LayerParts(
+        query=layer.get_submodule(layout.query),
+        key=layer.get_submodule(layout.key),
+        value=layer.get_submodule(layout.value),
+        output=layer.get_submodule(layout.attention_output),
+        head_size=int(attention.attention_head_size),  # type: ignore[arg-type]
+        attention_norm=_norm(layer, layout.attention_norm),
+        inner=layer.get_submodule(layout.intermediate),
+        outer=layer.get_submodule(layout.output),
+        outer_norm=_norm(layer, layout.output_norm),
+    )
+
+
+def _of_flaubert(model: PreTrainedModel) -> list[LayerParts]:
+    base = model.get_submodule("transformer")
+    return [
+        LayerParts(
+            query=base.get_submodule(f"attentions.{i}.q_lin"),
+            key=base.get_submodule(f"attentions.{i}.k_lin"),
+            value=base.get_submodule(f"attentions.{i}.v_lin"),
+            output=base.get_submodule(f"attentions.{i}.out_lin"),
+            head_size=int(base.get_submodule(f"attentions.{i}").head_dim),  # type: ignore[arg-type]
+            attention_norm=_norm(base, f"layer_norm1.{i}"),
+            inner=base.get_submodule(f"ffns.{i}.lin1"),
+            outer=base.get_submodule(f"ffns.{i}.lin2"),
+            outer_norm=_norm(base, f"layer_norm2.{i}"),
+            norm_first=bool(model.config.pre_norm),
+        )
+        for i in range(len(base.get_submodule("attentions")))  # type: ignore[arg-type]
+    ]
+
+
+@dataclass(frozen=True)
+class EmbeddingParts:
+    """Tables, norm, and the map to the encoder's width where the tables are narrower."""
+
+    words: nn.Module
+    positions: nn.Embedding
+    types: nn.Embedding | None
+    norm: nn.LayerNorm
+    projection: nn.Module | None
+
+
+def embeddings_of(model: PreTrainedModel) -> EmbeddingParts:
+    """The parts before the first layer."""
+    layout = layout_of(model.config)
+    base = model.get_submodule(layout.base)
+    if layout.model_type == "flaubert":
+        tables, norm = base, "layer_norm_emb"
+    else:
+        tables, norm = base.get_submodule("embeddings"), "LayerNorm"
+    projection = {"albert": "encoder.embedding_hidden_mapping_in", "electra": "embeddings_project"}
+    path = projection.get(layout.model_type, "")
+    types = layout.token_type_embeddings
+    return EmbeddingParts(
+        words=model.get_submodule(layout.word_embeddings),
+        positions=tables.get_submodule("position_embeddings"),  # type: ignore[arg-type]
+        types=model.get_submodule(types) if types else None,  # type: ignore[arg-type]
+        norm=_norm(tables, norm),
+        projection=base.get_submodule(path) if path and hasattr(base, path.partition(".")[0]) else None,
+    )
+
+
+def activation_of(model: PreTrainedModel) -> str:
+    """transformers' name of the feed-forward networks' activation."""
+    config = model.config
+    if config.model_type == "flaubert":
+        return "gelu" if config.gelu_activation else "relu"
+    return str(config.activation if config.model_type == "distilbert" else config.hidden_act)
+
+
+def _norm(within: nn.Module, path: str) -> nn.LayerNorm:
+    """Raises: InputError for a norm of another kind."""
+    norm = within.get_submodule(path)
+    if not isinstance(norm, nn.LayerNorm):
+        raise InputError(f"'{path}' is a {type(norm).__name__}: no graph can be built of it; expected a LayerNorm")
+    return norm

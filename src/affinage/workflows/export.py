@@ -1,0 +1,195 @@
+"""`affinage export`: a model -> a folder for ONNX Runtime, kept only if it answers as the model does."""
+
+import logging
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Literal, get_args
+
+from tokenizers import Tokenizer
+
+from affinage import __version__
+from affinage.data.encoding import Row, encode_pairs, encode_texts
+from affinage.data.examples import Example, read_examples
+from affinage.data.features import texts_of
+from affinage.data.readers import find_parts
+from affinage.data.task import load_task, task_names
+from affinage.errors import CheckFailed, InputError, MissingExtra
+from affinage.models.checkpoint import (
+    check_fit,
+    load_masked_lm,
+    load_task_model,
+    load_tokenizer,
+    max_length,
+    read_config,
+    weights_fingerprint,
+)
+from affinage.training.run_folder import RunFolder, refuse_existing
+
+log = logging.getLogger(__name__)
+
+ROWS = 200
+"""of the sample, at most"""
+LONGEST = 128
+"""tokens of a row of the sample, at most"""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export made."""
+
+    kind: str
+    int8: str
+    size_bytes: int
+    """of the graph, its weights included"""
+    operators: int
+    rows: int
+    """of the sample"""
+    largest_difference: float
+    """of two logits"""
+    agreement: float
+    """share of equal answers, in [0, 1]"""
+    seconds: float
+
+
+def export(
+    model: str | Path,
+    *,
+    out: str | Path,
+    int8: Literal["none", "dynamic"] = "none",
+    target: Literal["x86-vnni", "x86", "arm64"] = "x86-vnni",
+    task: str | None = None,
+    data: str | Path | None = None,
+    columns: Mapping[str, str] | None = None,
+    least_agreement: float = 0.95,
+    overwrite: bool = False,
+) -> Exported:
+    """Write `model` (a folder or hub name) to the folder `out` as a graph for ONNX Runtime.
+
+    `int8` "dynamic": weights and embeddings as 8-bit integers, a scale for each row; activations are quantized as they
+    come. `target`: the processors that the integers are made for; "x86" are those without VNNI, which add products in
+    16 bits: weights get 7. `data`: texts to compare the graph with the model on, of the task (`columns` as everywhere);
+    by default 200 rows of the French sets that come with affinage.
+
+    Raises: InputError for what cannot be exported; CheckFailed where the graph does not answer as the model does:
+    float32 logits that differ, int8 answers of which fewer than `least_agreement` are the same. Nothing is kept then.
+    """
+    began = time.perf_counter()
+    _check(int8=int8, target=target, least_agreement=least_agreement)
+    refuse_existing(out, overwrite=overwrite)
+    try:
+        from affinage.runtime.engine import TorchEngine
+        from affinage.runtime.kind import facts_of, kind_of
+        from affinage.runtime.onnx.build import onnx_graph
+        from affinage.runtime.onnx.config import OnnxConfig
+        from affinage.runtime.onnx.folder import write_config_and_card, write_graph, write_tokenizer
+        from affinage.runtime.onnx.linear import Int8
+        from affinage.runtime.onnx.parity import check, compare, masked_in_the_middle
+        from affinage.runtime.onnx.session import OnnxEngine
+    except ModuleNotFoundError as error:
+        if error.name not in ("onnx", "onnxruntime", "onnxscript"):
+            raise
+        raise MissingExtra(error.name, "export") from None
+
+    config = read_config(model)
+    kind = kind_of(config, where=str(model), task=task)
+    tokenizer = load_tokenizer(model)
+    check_fit(tokenizer, config, where=model)
+    network = load_masked_lm(model)[0] if kind == "fill_mask" else load_task_model(model, kind)
+    facts = facts_of(network, tokenizer, kind, task=task)
+    length = min(LONGEST, max_length(config), tokenizer.model_max_length)
+    rows = _sample(tokenizer.backend_tokenizer, kind, facts.texts, facts.task, data, columns, length)
+    if kind == "fill_mask":
+        if facts.mask_id is None:
+            raise InputError(
+                f"model '{model}': its tokenizer has no mask token, so it cannot be asked for a masked word"
+            )
+        rows = masked_in_the_middle(rows, facts.mask_id)
+    graph = onnx_graph(network, int8=None if int8 == "none" else Int8(bits=7 if target == "x86" else 8))
+    reference = TorchEngine(network, pad_id=facts.pad_id, mask_id=facts.mask_id)
+    identity = {"verb": "export", "model": weights_fingerprint(model), "int8": int8, "target": target}
+    folder = RunFolder.open(out, identity=identity, overwrite=overwrite)
+    made: list[Exported] = []
+
+    def write(aside: Path) -> None:
+        path = write_graph(graph, aside)
+        engine = OnnxEngine(path, pad_id=facts.pad_id, mask_id=facts.mask_id)
+        parity = compare(engine, reference, rows, kind)
+        check(parity, int8=int8 != "none", least_agreement=least_agreement)
+        write_tokenizer(tokenizer, aside)
+        whole = OnnxConfig(
+            **facts.model_dump(),
+            affinage=__version__,
+            architecture=config.model_type,
+            int8=int8,
+            target=None if int8 == "none" else target,
+            parity=parity,
+        )
+        write_config_and_card(whole, aside, name=Path(out).name, source=str(model))
+        made.append(
+            Exported(
+                kind=kind,
+                int8=int8,
+                size_bytes=sum(file.stat().st_size for file in aside.glob("model.onnx*")),
+                operators=len(graph.graph.node),
+                rows=parity.rows,
+                largest_difference=parity.largest_difference,
+                agreement=parity.agreement,
+                seconds=round(time.perf_counter() - began, 1),
+            )
+        )
+
+    try:
+        folder.finish(write)
+    except (CheckFailed, InputError):
+        shutil.rmtree(folder.partial, ignore_errors=True)
+        raise
+    return made[0]
+
+
+def _check(*, int8: str, target: str, least_agreement: float) -> None:
+    """Raises: InputError for an option that is not there."""
+    from affinage.runtime.onnx.config import Int8Kind, Target
+
+    for name, given, known in (("int8", int8, get_args(Int8Kind)), ("target", target, get_args(Target))):
+        if given not in known:
+            raise InputError(f"--{name} '{given}': expected {', '.join(known)}")
+    if not 0 <= least_agreement <= 1:
+        raise InputError(f"--least-agreement {least_agreement:g}: expected a share from 0 to 1")
+
+
+def _sample(
+    tokenizer: Tokenizer,
+    kind: str,
+    texts: int | None,
+    task: str | None,
+    data: str | Path | None,
+    columns: Mapping[str, str] | None,
+    length: int,
+) -> list[Row]:
+    """Rows of real text as the model reads them."""
+    if data is not None:
+        if task not in task_names():
+            raise InputError("--data needs a task, which the model's config does not name: give it with --task")
+        parts = find_parts(data)
+        source = next(parts[name] for name in ("test", "valid", "all", "train") if name in parts)
+        examples = read_examples(load_task(task), source, columns=columns, limit=ROWS)
+    elif kind == "span":
+        examples = _shipped("qa")
+    elif kind == "pair" or (kind == "regression" and texts == 2):
+        examples = _shipped("nli")
+    else:
+        examples = _shipped("sentiment")
+    read = [texts_of(example) for example in examples]
+    if len(read[0]) == 2:
+        return encode_pairs(tokenizer, [(first, second) for first, second in read], max_length=length)
+    return encode_texts(tokenizer, [text for (text,) in read], max_length=length)
+
+
+def _shipped(task: str) -> list[Example]:
+    """Texts of the French sets that come with affinage; their labels are not used."""
+    folder = Path(str(resources.files("affinage.assets"))) / "data" / task
+    return read_examples(load_task(task), folder / "test.jsonl", limit=ROWS)

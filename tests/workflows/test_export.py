@@ -1,0 +1,149 @@
+"""Exported folders: kept only where they answer as the model does, and read again without torch."""
+
+import itertools
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+import affinage
+from affinage.cli.app import run
+from affinage.errors import CheckFailed, InputError
+from affinage.runtime.onnx import build
+from affinage.runtime.onnx.config import Parity
+from affinage.runtime.onnx.parity import check
+from tiny import SENTENCES, save_tiny
+from tiny_data import write_task
+from tiny_tasks import tuned_teacher
+
+LOUD = {"initializer_range": 0.5}
+ASKED: dict[str, Any] = {
+    "sentiment": list(SENTENCES),
+    "nli": list(itertools.pairwise(SENTENCES)),
+    "ner": [" ".join(SENTENCES[:4]), SENTENCES[5]],
+    "qa": [{"question": "Qui a quitté Lyon ?", "context": " ".join(SENTENCES[:4])}],
+    "topics": list(SENTENCES),
+    "rating": list(SENTENCES),
+}
+
+
+def close(ours: Any, theirs: Any) -> bool:
+    """Equal, numbers within rounding."""
+    if isinstance(ours, dict):
+        return ours.keys() == theirs.keys() and all(close(ours[key], theirs[key]) for key in ours)
+    if isinstance(ours, list):
+        return len(ours) == len(theirs) and all(map(close, ours, theirs))
+    return bool(ours == theirs or (isinstance(ours, float) and abs(ours - theirs) < 1e-4))
+
+
+@pytest.mark.parametrize("task", ASKED)
+def test_an_exported_folder_answers_as_the_model(task: str, tmp_path: Path) -> None:
+    model = tuned_teacher(tmp_path, task, **LOUD, affinage_task=task)
+    made = affinage.export(model, out=tmp_path / "out")
+    assert made.agreement > 0.999 and made.int8 == "none"
+    assert made.largest_difference < 1e-4
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "README.md",
+        "config.json",
+        "model.onnx",
+        "tokenizer.json",
+    ]
+    assert not list(tmp_path.glob("*.partial"))
+    wanted = affinage.load(model).predict(ASKED[task], top_k=2)
+    assert close(affinage.load(tmp_path / "out").predict(ASKED[task], top_k=2), wanted)
+
+
+@pytest.mark.parametrize("architecture", ["camembert", "bert"])
+def test_masked_words(architecture: str, tmp_path: Path) -> None:
+    model = save_tiny(tmp_path, architecture, "mlm", **LOUD)
+    affinage.export(model, out=tmp_path / "out")
+    texts = ["Claire a quitté <mask> pour travailler.", "Le petit <mask>é du village."]
+    wanted = affinage.load(model).predict(texts, top_k=3)
+    assert close(affinage.load(tmp_path / "out").predict(texts, top_k=3), wanted)
+
+
+def test_the_verb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    tuned_teacher(tmp_path, "sentiment", **LOUD, affinage_task="sentiment").rename("model")
+    write_task(tmp_path / "reviews", "sentiment")
+    line = ["export", "model", "--int8", "dynamic", "--data", "reviews", "--out", "small", "--least-agreement", "0.6"]
+    assert run([*line, "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["kind"] == "sequence" and shown["int8"] == "dynamic"
+    assert shown["size_bytes"] == (tmp_path / "small" / "model.onnx").stat().st_size
+    config = json.loads((tmp_path / "small" / "config.json").read_text())
+    assert (config["labels"], config["task"], config["target"]) == (["negative", "positive"], "sentiment", "x86-vnni")
+    assert config["parity"]["rows"] == shown["rows"]
+    assert "dynamic, made for x86-vnni" in (tmp_path / "small" / "README.md").read_text()
+    assert run(["predict", "small", "Une cave sombre.", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["label"] in ("negative", "positive")
+    assert run(line) == 2
+    assert "small' exists" in capsys.readouterr().err.replace('"', "'")
+    assert run(["predict", "small", "Une cave.", "--task", "ner"]) == 2
+    assert "is a sequence model (sentiment); ner needs a token one" in capsys.readouterr().err
+    for wrong, said in (
+        (["--format", "coreml"], "--format 'coreml': expected onnx"),
+        (["--int8", "yes"], "--int8 'yes': expected none, dynamic"),
+        (["--target", "riscv"], "--target 'riscv': expected x86-vnni, x86, arm64"),
+    ):
+        assert run(["export", "model", "--out", "other", *wrong]) == 2
+        assert said in capsys.readouterr().err
+    assert not list(tmp_path.glob("other*"))
+
+
+def test_a_graph_that_answers_otherwise_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tuned_teacher(tmp_path, "sentiment", **LOUD)
+    right = build.onnx_graph
+
+    def wrong(*given: Any, **settings: Any) -> onnx.ModelProto:
+        graph = right(*given, **settings)
+        norm = next(one for one in graph.graph.initializer if one.name.endswith("layer.1.output.LayerNorm.weight"))
+        norm.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(norm) * np.float32(1.1), norm.name))
+        return graph
+
+    monkeypatch.setattr(build, "onnx_graph", wrong)
+    with pytest.raises(CheckFailed, match=r"the graph's logits differ from the model's by up to .* nothing was kept"):
+        affinage.export(model, out=tmp_path / "out")
+    assert sorted(p.name for p in tmp_path.iterdir()) == [model.name]
+
+
+@pytest.mark.parametrize(("largest", "agreement"), [(float("nan"), float("nan")), (1.0, 0.5)])
+def test_what_is_refused(largest: float, agreement: float) -> None:
+    parity = Parity(rows=3, largest_difference=largest, largest_logit=2.0, agreement=agreement)
+    with pytest.raises(CheckFailed, match="differ"):
+        check(parity, int8=False)
+    with pytest.raises(CheckFailed, match=r"of the model's answers on 3 rows, fewer than 95.0%"):
+        check(parity, int8=True)
+
+
+def test_a_damaged_folder_is_one_clear_message(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    affinage.export(tuned_teacher(tmp_path, "sentiment"), out=folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "labels": 3}))
+    with pytest.raises(InputError, match=r"config.json': labels: .*export the model again"):
+        affinage.load(folder)
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "model.onnx").write_bytes(b"nothing")
+    with pytest.raises(InputError, match=r"model.onnx' cannot be loaded by ONNX Runtime"):
+        affinage.load(folder)
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(InputError):
+        affinage.load(folder)
+
+
+def test_answers_need_neither_torch_nor_transformers(tmp_path: Path) -> None:
+    affinage.export(tuned_teacher(tmp_path, "ner", **LOUD), out=tmp_path / "out")
+    code = (
+        "import sys\nfor name in ('torch', 'transformers', 'onnx'): sys.modules[name] = None\n"
+        f"import affinage\nprint(affinage.load({str(tmp_path / 'out')!r}).predict('Claire a quitté Lyon.'))"
+    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert done.stdout.startswith("[{'entities': ")
