@@ -4,7 +4,7 @@ import re
 import sys
 from pathlib import Path
 
-from affinage.report.report import ModelEntry, Report, Score
+from affinage.report.report import Report
 from affinage.report.sentences import is_system, pct, within
 from affinage.report.speed import markdown
 from affinage.report.tables import structure_table
@@ -141,8 +141,6 @@ def page(language: str) -> str:
     """The page with its figures made anew; a ValueError where the markers are not there once each."""
     before, rest = PAGES[language].read_text(encoding="utf-8").split(BEGIN)
     _, after = rest.split(END)
-    if not REPORT.exists():
-        return f"{before}{BEGIN}\n{provisional(language)}\n{END}{after}"
     report = Report.from_json(REPORT.read_text(encoding="utf-8"))
     return f"{before}{BEGIN}\n{figures(report, language)}\n{END}{after}"
 
@@ -156,51 +154,6 @@ def main() -> int:
     for path in stale:
         path.write_text(fresh[path], encoding="utf-8")
     return 0
-
-
-# Until benchmarks/shipped/report.json is there. To delete: from here to the last two lines, the `if` in page(), and the
-# imports of ModelEntry and Score.
-
-
-def provisional(language: str) -> str:
-    if language == "fr":
-        return "Les chiffres provisoires sont dans le [README anglais](README.md#figures).\n"
-    reports = {
-        path.stem: Report.from_json(path.read_text(encoding="utf-8"))
-        for path in (ROOT / "benchmarks" / "provisional").glob("*.json")
-    }
-
-    def test_score(name: str, metric: str) -> Score:
-        return next(s for s in reports[name].scores if (s.metric, s.split) == (metric, "test"))
-
-    def cell(score: Score) -> str:
-        interval = "" if score.low is None or score.high is None else f" ({pct(score.low)}–{pct(score.high)})"
-        return pct(score.value) + interval
-
-    def describe(model: ModelEntry) -> str:
-        return f"{model.layers} layers, {model.parameters:,} parameters"
-
-    student = reports["student"]
-    shapes = {model.name: model for model in student.models}
-    lines = ["| task | metric | teacher % | student % | baseline % | n |", "|---|---|---|---|---|---|"]
-    for task, metric, title, _ in ROWS[:4]:
-        ours, theirs = test_score(f"student-{task}", metric), test_score(f"teacher-{task}", metric)
-        baseline = "" if ours.baseline is None else pct(ours.baseline)
-        title = title.rpartition(",")[0]
-        lines.append(f"| {title} | {metric} | {cell(theirs)} | {cell(ours)} | {baseline} | {ours.n:,} |")
-    run, teacher_run, hardware = student.training, reports["teacher"].training, student.provenance.hardware
-    assert run is not None
-    assert teacher_run is not None
-    notes = (
-        "**These figures prove the road, not the quality**, and are not of the teacher that ships now. Theirs saw "
-        f"{teacher_run.tokens:,} tokens of French ({describe(shapes['teacher'])}, started from "
-        f"all-MiniLM-L6-v2, held-out loss {teacher_run.held_out['loss']:.2f}).",
-        f"Its student ({describe(shapes['student'])}) saw {run.tokens:,} tokens. Fine-tuning was cut short too.",
-        "Test parts, one seed each, 95 % bootstrap intervals over examples, "
-        f"{hardware.cores} core of {hardware.cpu} a run.",
-    )
-    more = "Commands, corpus and full reports: [benchmarks/provisional](benchmarks/provisional)."
-    return "\n".join([*notes, "", *lines, "", more]) + "\n"
 
 
 if __name__ == "__main__":

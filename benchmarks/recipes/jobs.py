@@ -105,7 +105,8 @@ def jobs(language: Language) -> Iterator[Job]:
         if task.augmented:
             taught = f"{prefix}teacher-{task.name}-0"
             command = ("augment", language.teacher, "--task", task.name, "--data", task.data, "--copies", "2")
-            yield Job(f"{prefix}more-{task.name}", (*command, "--corpus", language.corpus), (taught,))
+            # The English teacher's vocabulary head was trained on single texts: it knows nothing of pairs.
+            yield Job(f"{prefix}more-{task.name}", (*command, "--corpus", language.corpus, "--no-pairs"), (taught,))
         for seed in range(task.seeds):
             for recipe in language.general:
                 out = f"{prefix}{recipe}-{task.name}-{seed}"

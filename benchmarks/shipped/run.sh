@@ -16,21 +16,23 @@ job() { # folder verb arguments
   local out=$1; shift
   [ -d "$out" ] || echo "affinage $* --out $out --quiet > logs/$out.log 2>&1 || echo $out failed"
 }
-settings() { # of a task, chosen on the valid parts (tune.sh) and the same for teacher and student
+settings() { # of a task, the same for teacher and student, chosen on the valid parts (tune.sh)
   case $1 in
     qa) echo --task qa --data piaf --set training.row_length=256 --set training.epochs=2 ;;
     sentiment) echo --task sentiment --data reviews --set training.row_length=128 --set training.epochs=1 ;;
-    ner) echo --task ner --data wikineural --set training.row_length=96 --set training.epochs=1 ;;
+    ner) echo --task ner --data wikineural --set training.row_length=96 --set training.epochs=2 ;;
     nli) echo --task nli --data xnli --set training.row_length=96 --set training.epochs=4 ;;
   esac
   echo --set student.dropout=0
 }
-rate() { case $1 in nli) echo 2e-4 ;; sentiment) echo 3e-4 ;; *) echo 5e-4 ;; esac; }
+rate() { # of a system and a task, chosen on the valid parts (tuning/)
+  case $1-$2 in *-nli) echo 2e-4 ;; *-sentiment | teacher-ner) echo 3e-4 ;; student-ner) echo 8e-4 ;; *) echo 5e-4 ;; esac
+}
 jobs() { # the longest first
   for seed in 0 1 2; do
     for task in qa sentiment ner nli; do
       for system in teacher student; do
-        job $system-$task-$seed finetune $system $(settings $task) --set training.learning_rate=$(rate $task) --seed $seed
+        job $system-$task-$seed finetune $system $(settings $task) --set training.learning_rate=$(rate $system $task) --seed $seed
       done
     done
     for task in qa sentiment ner nli; do

@@ -47,6 +47,14 @@ def of_affinage(run: Path) -> tuple[TrainingRun, str]:
     return report.training, report.provenance.command
 
 
+def with_tokens_of(first: Path, training: TrainingRun) -> TrainingRun:
+    """Steps, tokens and seconds of the run `first` counted in."""
+    before = Report.from_json(first.read_text(encoding="utf-8")).training
+    assert before is not None
+    sums = {name: getattr(before, name) + getattr(training, name) for name in ("steps", "tokens", "seconds")}
+    return training.model_copy(update=sums)
+
+
 def main(
     run: Path,
     name: str,
@@ -55,10 +63,13 @@ def main(
     notes: Path,
     scores: Path | None,
     losses: Path,
+    goes_on: Path | None,
     provisional: bool,
 ) -> None:
     trained = run / "model" if (run / "model").is_dir() else run
     training, command = of_train_py(run) if (run / "log.jsonl").is_file() else of_affinage(run)
+    if goes_on is not None:
+        training = with_tokens_of(goes_on, training)
     model, _ = load_masked_lm(trained)
     tokenizer = load_tokenizer(trained)
     measured = json.loads(losses.read_text(encoding="utf-8"))["running_text"]
@@ -76,7 +87,8 @@ def main(
         training=training,
         provenance=provenance(command=command, seed=0, recipe_sha256=None, data={}, seconds=training.seconds),
     )
-    (out / "report.json").write_text(report.to_json(), encoding="utf-8")
+    # Scores are of models tuned from this one: on its card, but not what `affinage report` should take for its own.
+    (out / "report.json").write_text(report.model_copy(update={"scores": ()}).to_json(), encoding="utf-8")
     front = {"language": "fr", "license": "apache-2.0", "base_model": base}
     tags = ["affinage", *(["provisional"] if provisional else [])]
     card = model_card(
@@ -103,6 +115,7 @@ if __name__ == "__main__":
     parser.add_argument("--notes", type=Path, required=True, help="Markdown for the card: corpus, vocabulary, limits")
     parser.add_argument("--losses", type=Path, required=True, help="what held_out.py wrote of it")
     parser.add_argument("--scores", type=Path, help="a report of `affinage report` whose scores go into the card")
+    parser.add_argument("--goes-on", type=Path, help="report.json of the run whose model this one started from")
     parser.add_argument("--provisional", action="store_true")
     given = vars(parser.parse_args())
     main(given.pop("run"), given.pop("name"), **given)
