@@ -59,7 +59,10 @@ class MixedBits(Parts):
         """
         paths = self.linears(model)
         if not paths:
-            raise InputError("mixed-bits: no linear map that is still whole; leave encoder on, or the step out")
+            raise InputError(
+                "mixed-bits: no linear map that is still whole: they are quantized already, or encoder and heads are "
+                "switched off; leave the step out"
+            )
         weights = [model.get_parameter(f"{path}.weight") for path in paths]
         found = top_eigenvalues(model, weights, resources.calibration, resources.loss, seed=resources.seed)
         omega = found.mean(0).abs() + found.std(0, correction=0)
