@@ -42,11 +42,13 @@ def top_eigenvalues(
     *,
     seed: int,
     steps: int = 10,
+    close: float = 0.05,
 ) -> Tensor:
     """(batches, weights): the largest eigenvalue, by size, of the Hessian of a batch's loss in each weight alone.
 
     Power iteration on Hessian-vector products (Shen et al. 2020, Q-BERT, Algorithm 1), for all weights at once: blocks
-    off the diagonal are left out, as each product is taken with one weight's vector at a time.
+    off the diagonal are left out, as each product is taken with one weight's vector at a time. It ends after `steps`,
+    or where a step changes the value by less than a share `close` of it.
 
     Raises: InputError without calibration texts or loss.
     """
@@ -60,18 +62,18 @@ def top_eigenvalues(
             for j, (weight, gradient) in enumerate(zip(weights, gradients, strict=True)):
                 vector = torch.randn(weight.shape, generator=generator).to(weight)
                 if gradient.requires_grad:
-                    found[i, j] = _power_iteration(gradient, weight, vector, steps)
+                    found[i, j] = _power_iteration(gradient, weight, vector, steps, close)
     return found
 
 
-def _power_iteration(gradient: Tensor, weight: Tensor, vector: Tensor, steps: int) -> float:
+def _power_iteration(gradient: Tensor, weight: Tensor, vector: Tensor, steps: int, close: float) -> float:
     value = 0.0
     for _ in range(steps):
         vector = vector / vector.norm().clamp(min=1e-30)
         (product,) = torch.autograd.grad(gradient, weight, vector, retain_graph=True, materialize_grads=True)
         before, value = value, float((product * vector).sum())
         vector = product
-        if abs(value - before) <= 1e-2 * abs(value):
+        if abs(value - before) <= close * abs(value):
             break
     return value
 
@@ -88,7 +90,7 @@ def _given(calibration: Sequence[Batch] | None, loss: Loss | None) -> tuple[Sequ
         raise InputError(
             "a loss is needed to take gradients of: give the labelled training part of a task, or a corpus"
         )
-    return enough(calibration), loss
+    return calibration or enough(calibration), loss
 
 
 @contextmanager
