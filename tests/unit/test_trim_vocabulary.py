@@ -73,8 +73,8 @@ def test_a_word_unknown_to_wordpiece_stays_unknown() -> None:
 
 
 def test_unknown_characters_of_a_unigram_cost_what_they_did() -> None:
-    """An unknown character scores 10 less than the least probable piece: -40 here, and -28 were "z" gone. Then an unknown
-    "a" and "bcd", -29, would be better than "ab" and "cd", -36."""
+    """An unknown character scores 10 less than the least probable piece: -40 here, -28 were "z" gone. Then "a" as an
+    unknown one and "bcd", -29, would be better than "ab" and "cd", -36."""
     pieces = [("<unk>", 0.0), ("ab", -18.0), ("cd", -18.0), ("bcd", -1.0), ("e", -2.0), ("z", -30.0)]
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=0))
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", pad_token="<unk>")
