@@ -25,7 +25,7 @@ def gradient_sizes(
     """
     if not weights:
         return []
-    batches, measure = _given(calibration, loss)
+    batches, measure = enough(calibration), _given(loss)
     sums = [torch.zeros_like(weight) for weight in weights]
     with _differentiable(model, weights):
         for batch in batches:
@@ -37,7 +37,7 @@ def gradient_sizes(
 def top_eigenvalues(
     model: PreTrainedModel,
     weights: Sequence[Tensor],
-    calibration: Sequence[Batch] | None,
+    batches: Sequence[Batch],
     loss: Loss | None,
     *,
     seed: int,
@@ -50,9 +50,9 @@ def top_eigenvalues(
     off the diagonal are left out, as each product is taken with one weight's vector at a time. It ends after `steps`,
     or where a step changes the value by less than a share `close` of it.
 
-    Raises: InputError without calibration texts or loss.
+    Raises: InputError without loss.
     """
-    batches, measure = _given(calibration, loss)
+    measure = _given(loss)
     found = torch.zeros(len(batches), len(weights))
     generator = torch.Generator().manual_seed(seed)
     # The kernels that are quick in one differentiation have no second.
@@ -85,12 +85,12 @@ def _gradients(
     return torch.autograd.grad(value, weights, create_graph=create_graph, allow_unused=True, materialize_grads=True)
 
 
-def _given(calibration: Sequence[Batch] | None, loss: Loss | None) -> tuple[Sequence[Batch], Loss]:
+def _given(loss: Loss | None) -> Loss:
     if loss is None:
         raise InputError(
             "a loss is needed to take gradients of: give the labelled training part of a task, or a corpus"
         )
-    return calibration or enough(calibration), loss
+    return loss
 
 
 @contextmanager
