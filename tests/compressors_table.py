@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from affinage.compression.base import TrainedCompressor, compressors
+from affinage.compression.base import compressors
 from affinage.errors import InputError
 from affinage.evaluation.footprint import footprint
 from affinage.models.structure import structure_of
@@ -49,7 +49,7 @@ def _row(name: str) -> tuple[str, ...]:
         faster.append("fewer operations")
     if "int8" in name and "packed" in method.traits.leaves:
         faster.append("int8")
-    needs = [*sorted(method.needs), *(["training"] if issubclass(method, TrainedCompressor) else [])]
+    needs = [*sorted(method.needs), *(["training"] if hasattr(method, "on_step") else [])]
     return (
         f"`{name}`",
         entry.summary,
