@@ -24,7 +24,8 @@ def rows() -> list[tuple[str, ...]]:
 def table(found: list[tuple[str, ...]]) -> str:
     """Markdown."""
     lines = [COLUMNS, ("---",) * len(COLUMNS), *found]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines).replace("| ---", "|---").replace("--- |", "---|")
+    cells = [[cell.replace("|", "\\|") for cell in line] for line in lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells).replace("| ---", "|---").replace("--- |", "---|")
 
 
 def in_page() -> str:
