@@ -8,8 +8,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from affinage.compression.base import Resources, Traits, compressors
-from affinage.compression.quantization.calibration import enough
 from affinage.compression.pruning.sparsity import with_zeros
+from affinage.compression.quantization.calibration import enough
 from affinage.compression.quantization.curvature import top_eigenvalues
 from affinage.compression.quantization.places import LEAVES, TAKES, Parts, quantized
 from affinage.compression.quantization.weight_only import check_group, group_embedding, group_linear
