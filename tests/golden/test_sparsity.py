@@ -220,3 +220,14 @@ def test_scores_sum_up_where_weights_move() -> None:
     expected = -0.1 * 100 * (to_used * w + 0.5 * 0.25)
     np.testing.assert_allclose(module.importance().detach().numpy(), expected, rtol=1e-4)
     np.testing.assert_allclose(module.weight.detach().numpy(), w - 0.1 * to_used * mask, rtol=1e-4)
+
+
+def test_a_sparse_model_can_be_quantized_and_its_zeros_stay() -> None:
+    model, given = sharp_model("bert"), resources("bert")
+    pruned = built("prune-magnitude", sparsity=0.7).apply(model, given)
+    packed = built("int8").apply(pruned, given)
+    for path, weight in weights(pruned).items():
+        module = packed.get_submodule(path)
+        assert not isinstance(module, SparseLinear)
+        assert not module.dense()[torch.tensor(weight == 0)].any()
+        np.testing.assert_allclose(module.dense().detach().numpy(), weight, atol=np.abs(weight).max() / 200)
