@@ -35,4 +35,4 @@ def best_of_all(scores: Sequence[Tensor], count: int) -> list[Tensor]:
     order = torch.cat(raised).sort(descending=True, stable=True).indices[:count]
     taken = torch.zeros(sum(map(len, raised)), dtype=torch.bool)
     taken[order] = True
-    return [part.nonzero()[:, 0] for part in taken.split([len(layer) for layer in raised])]
+    return [part.nonzero()[:, 0] for part in torch.split(taken, [len(layer) for layer in raised])]

@@ -100,7 +100,7 @@ def cut_layers_(model: PreTrainedModel, kept: Sequence[int]) -> None:
     for place, layer in enumerate(chosen):
         for module in layer.modules():
             if hasattr(module, "layer_idx"):
-                module.layer_idx = place
+                module.layer_idx = place  # type: ignore[assignment]
     encoder = model.get_submodule(parent)
     if isinstance(getattr(encoder, layout.num_hidden_layers, None), int):
         setattr(encoder, layout.num_hidden_layers, len(chosen))

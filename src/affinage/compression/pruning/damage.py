@@ -48,7 +48,7 @@ def fisher_of(model: PreTrainedModel, paths: list[str], resources: Resources) ->
     if not resources.calibration or resources.loss is None:
         raise InputError("prune-obd weighs weights by gradients: it needs examples with labels; give --task and --data")
     still = deepcopy(model).eval()
-    weights: list[Tensor] = [still.get_submodule(path).weight for path in paths]  # type: ignore[misc]
+    weights: list[Tensor] = [still.get_submodule(path).weight for path in paths]
     for weight in weights:
         weight.requires_grad_(True)
     sums, count = [torch.zeros_like(weight) for weight in weights], 0

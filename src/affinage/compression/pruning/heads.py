@@ -37,7 +37,7 @@ class PruneHeads:
     def apply(self, model: PreTrainedModel, resources: Resources) -> PreTrainedModel:
         check_cuttable(model, "prune-heads")
         count = kept_of_all(head_counts(model), self.keep, "heads")
-        pruned = deepcopy(model).eval()
+        pruned: PreTrainedModel = deepcopy(model).eval()
         scores = importance(sensitivity(pruned, resources).heads, normalize=self.normalize)
         cut_heads_(pruned, best_of_all(scores, count))
         return pruned

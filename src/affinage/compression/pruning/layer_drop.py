@@ -44,7 +44,7 @@ class LayerDrop:
         """Chance is drawn in every pass, from torch's generator, whose state a checkpoint holds."""
 
     def finish(self, model: PreTrainedModel) -> PreTrainedModel:
-        made = deepcopy(model).eval()
+        made: PreTrainedModel = deepcopy(model).eval()
         layers = layers_of(made)
         for layer in layers:
             for key, hook in list(layer._forward_hooks.items()):

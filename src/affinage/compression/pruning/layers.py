@@ -132,7 +132,7 @@ def similarities(model: PreTrainedModel, resources: Resources) -> Tensor:
 
 def without_others(model: PreTrainedModel, kept: Sequence[int]) -> PreTrainedModel:
     """A copy of the model with these layers only, in eval mode."""
-    pruned = deepcopy(model).eval()
+    pruned: PreTrainedModel = deepcopy(model).eval()
     cut_layers_(pruned, kept)
     return pruned
 

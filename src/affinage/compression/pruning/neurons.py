@@ -32,7 +32,7 @@ class PruneNeurons:
     def apply(self, model: PreTrainedModel, resources: Resources) -> PreTrainedModel:
         check_cuttable(model, "prune-neurons")
         count = kept_of_all(neuron_counts(model), self.keep, "neurons")
-        pruned = deepcopy(model).eval()
+        pruned: PreTrainedModel = deepcopy(model).eval()
         scores = importance(sensitivity(pruned, resources, neurons=True).neurons, normalize=False)
         cut_neurons_(pruned, best_of_all(scores, count))
         return pruned
@@ -51,7 +51,7 @@ class PruneNeuronsEvenly:
 
     def apply(self, model: PreTrainedModel, resources: Resources) -> PreTrainedModel:
         check_cuttable(model, "prune-neurons-evenly")
-        pruned = deepcopy(model).eval()
+        pruned: PreTrainedModel = deepcopy(model).eval()
         scores = importance(sensitivity(pruned, resources, neurons=True).neurons, normalize=False)
         return _cut_evenly_(pruned, scores, self.keep)
 
@@ -72,7 +72,7 @@ class PruneNeuronsONorm:
 
     def apply(self, model: PreTrainedModel, resources: Resources) -> PreTrainedModel:
         check_cuttable(model, "prune-neurons-onorm")
-        pruned = deepcopy(model).eval()
+        pruned: PreTrainedModel = deepcopy(model).eval()
         scores = [linear_of(pruned, layer, "output").weight.detach().abs().mean(0) for layer in layers_of(pruned)]
         return _cut_evenly_(pruned, scores, self.keep)
 

@@ -50,7 +50,8 @@ def smallest(scores: Tensor, count: int) -> Tensor:
 def smallest_of_all(scores: Mapping[str, Tensor], sparsity: float) -> dict[str, Tensor]:
     """For each matrix the entries among the ⌊sparsity * n⌋ smallest of all n."""
     joined = torch.cat([part.flatten() for part in scores.values()])
-    parts = smallest(joined, removed(len(joined), sparsity)).split([part.numel() for part in scores.values()])
+    gone = smallest(joined, removed(len(joined), sparsity))
+    parts = torch.split(gone, [part.numel() for part in scores.values()])
     return {path: part.view(scores[path].shape) for path, part in zip(scores, parts, strict=True)}
 
 
@@ -61,7 +62,7 @@ def smallest_of_each(scores: Mapping[str, Tensor], sparsity: float) -> dict[str,
 
 def made_sparse(model: PreTrainedModel, gone: Gone) -> PreTrainedModel:
     """A copy of the model in eval mode without these weights: what stays is stored, with a mask of bits."""
-    made = deepcopy(model).eval()
+    made: PreTrainedModel = deepcopy(model).eval()
     for path, out in gone.items():
         module = made.get_submodule(path)
         if isinstance(module, nn.Embedding):

@@ -63,7 +63,8 @@ def factors_of(square: Tensor, right: Tensor) -> Tensor:
     damp = _DAMP * square.diagonal().mean()
     if damp == 0:
         return torch.ones_like(right)
-    return 1 + torch.linalg.solve(square + damp * torch.eye(len(right), dtype=square.dtype), right)
+    more: Tensor = torch.linalg.solve(square + damp * torch.eye(len(right), dtype=square.dtype), right)
+    return 1 + more
 
 
 def _targets(

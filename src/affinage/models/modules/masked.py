@@ -13,6 +13,8 @@ from affinage.models.modules.base import Compressed, Settings, register_module
 class MaskedLinear(Compressed):
     """(…, in) -> (…, out): x (W * mask)^T + b. A masked weight keeps its value and gets no gradient."""
 
+    bias: nn.Parameter | None
+
     def __init__(self, in_features: int, out_features: int, bias: bool) -> None:
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
@@ -68,7 +70,7 @@ class ScoredLinear(MaskedLinear):
     def dense(self) -> Tensor:
         scores = self.importance()
         if self.penalty and torch.is_grad_enabled():
-            scores, self.penalty = _Penalised.apply(scores, self.penalty), 0.0
+            scores, self.penalty = _Penalised.apply(scores, self.penalty), 0.0  # type: ignore[no-untyped-call]
         return (self.weight * (self.mask + scores - scores.detach())).float()
 
 
@@ -76,12 +78,12 @@ class _Penalised(torch.autograd.Function):
     """The scores as they are; backward adds the gradient of amount * sum sigmoid(S)."""
 
     @staticmethod
-    def forward(ctx: Any, scores: Tensor, amount: float) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, scores: Tensor, amount: float) -> Tensor:
         ctx.save_for_backward(scores)
         ctx.amount = amount
         return scores.view_as(scores)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         chance = torch.sigmoid(ctx.saved_tensors[0])
         return gradient + ctx.amount * chance * (1 - chance), None

@@ -64,7 +64,7 @@ class _Sparse(Compressed):
 
 
 @register_module("sparse-linear")
-class SparseLinear(_Sparse, nn.Linear):
+class SparseLinear(_Sparse, nn.Linear):  # type: ignore[override]
     """(…, in) -> (…, out): x W^T + b, W (out, in) with zeros that are not stored. Smaller, not faster.
 
     It is an `nn.Linear` whose weight follows from its values: what reads weights, a quantizer say, finds them.
