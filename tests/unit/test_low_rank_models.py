@@ -1,5 +1,6 @@
 """Low-rank methods on whole models: what is decomposed, how small it gets, and what is refused."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,11 +10,12 @@ from transformers import PreTrainedModel
 
 import affinage.compression  # noqa: F401  (registers every method)
 from affinage.compression.base import Resources, compressors
-from affinage.compression.decomposition.statistics import fisher, input_moments, rows_of
+from affinage.compression.decomposition.statistics import fisher, input_moments, is_labelled, rows_of
 from affinage.compression.linear_maps import in_attention, stock_linears
 from affinage.errors import InputError
 from affinage.models.modules.low_rank import LowRankEmbedding, LowRankLinear
 from affinage.models.replacing import linears, word_embedding_path
+from affinage.signals import IGNORED
 from tiny import FAMILIES, tiny_model
 from tiny_calibration import calibration_batches, class_loss, tiny_resources
 
@@ -146,6 +148,14 @@ def test_fisher_information_is_the_mean_square_of_each_examples_gradient() -> No
             assert weight.grad is not None
             squares.append(weight.grad.double().square())
     assert torch.allclose(found, torch.stack(squares).mean(0))
+
+
+def test_examples_without_a_label_say_nothing() -> None:
+    batch = calibration_batches()[0]
+    labels = torch.tensor([0, IGNORED, 1, 1, IGNORED])
+    assert [is_labelled(row) for row in rows_of(replace(batch, labels=labels))] == [True, False, True, True, False]
+    values = torch.tensor([0.5, torch.nan, 1, 2, torch.nan])
+    assert [is_labelled(row) for row in rows_of(replace(batch, labels=values))] == [True, False, True, True, False]
 
 
 @pytest.mark.parametrize(

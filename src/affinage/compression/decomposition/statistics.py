@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from affinage.compression.base import Resources
 from affinage.errors import InputError
 from affinage.models.encoder import forward_masked_lm
-from affinage.signals import Batch
+from affinage.signals import IGNORED, Batch
 
 
 @dataclass
@@ -102,7 +102,7 @@ def fisher(
 ) -> dict[str, Tensor]:
     """Name -> (rows, columns) float64: the diagonal of the empirical Fisher information of each weight.
 
-    The mean over examples of the squared gradient of the loss (Hsu et al. 2022, eq. 3); one backward pass an example.
+    The mean over labelled examples of the squared gradient (Hsu et al. 2022, eq. 3); one backward pass each.
     """
     batches = calibration(resources, method)
     if resources.loss is None:
@@ -113,6 +113,8 @@ def fisher(
     examples = 0
     for batch in batches:
         for row in rows_of(batch.to(model.device)):
+            if not is_labelled(row):
+                continue
             loss = resources.loss(model, row)
             gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
             examples += 1
@@ -120,6 +122,13 @@ def fisher(
                 if gradient is not None:
                     total += gradient.detach().double().square().cpu()
     return {name: total / max(1, examples) for name, total in found.items()}
+
+
+def is_labelled(row: Batch) -> bool:
+    """Whether there is anything in it that a loss can count: a short text may have no hidden word."""
+    if row.labels is None:
+        return True
+    return bool((~row.labels.isnan() if row.labels.is_floating_point() else row.labels != IGNORED).any())
 
 
 def rows_of(batch: Batch) -> Iterator[Batch]:

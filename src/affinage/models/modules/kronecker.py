@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 from torch.nn.utils import skip_init
 
 from affinage.models.modules.base import Compressed, Settings, register_module
@@ -13,7 +14,7 @@ class KroneckerLinear(Compressed):
     """(…, in) -> (…, out): W = sum over terms of left ⊗ right, plus the bias.
 
     `left` is (terms, out / block, in / block), `right` (terms, block, block). W is never made: with x as
-    (in / block, block) each term is left · x · right^T.
+    (in / block, block) each term is left · x · right^T, and one product with all left factors side by side adds them.
     """
 
     def __init__(self, in_features: int, out_features: int, block: int, terms: int, bias: bool = True) -> None:
@@ -37,9 +38,10 @@ class KroneckerLinear(Compressed):
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, in) -> (…, out)."""
-        cut = x.reshape(*x.shape[:-1], 1, -1, self.block)  # (…, 1, in / block, block)
-        terms = self.left @ (cut @ self.right.transpose(1, 2))
-        out = terms.sum(-3).reshape(*x.shape[:-1], self.out_features)
+        cut = x.reshape(-1, self.in_features // self.block, self.block)
+        turned = torch.einsum("nib,rpb->npri", cut, self.right).flatten(2)  # (N, block, terms · in / block)
+        out = linear(turned, self.left.transpose(0, 1).flatten(1)).transpose(1, 2)  # (N, out / block, block)
+        out = out.reshape(*x.shape[:-1], self.out_features)
         return out if self.bias is None else out + self.bias
 
 
