@@ -17,6 +17,8 @@ _PUBLIC = {
     "demo": "affinage.workflows.demo",
     "pretrain": "affinage.workflows.pretrain",
     "distil": "affinage.workflows.distil",
+    "compress": "affinage.workflows.compress",
+    "Plan": "affinage.compression.plan",
     "augment": "affinage.workflows.augment",
     "distil_task": "affinage.workflows.distil_task",
     "finetune": "affinage.workflows.finetune",

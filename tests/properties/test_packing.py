@@ -7,7 +7,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import array_shapes, arrays
 from torch import Tensor
 
 from affinage.models.modules.codebook import codebook_matrix
@@ -16,14 +15,27 @@ from affinage.models.modules.int8 import input_range, int8_scale, to_int8
 from affinage.models.modules.packing import pack_bits, pack_trits, packed_bytes, unpack_bits, unpack_trits
 from affinage.models.modules.signs import binary, binary_matrix, ternary, ternary_by_threshold, ternary_matrix
 
-SHAPES = array_shapes(min_dims=2, max_dims=2, max_side=40)
-NUMBERS = st.floats(-1e3, 1e3, width=32).map(lambda x: 0.0 if abs(x) < 1e-3 else x)
-MATRICES = arrays(np.float32, SHAPES, elements=NUMBERS).map(torch.from_numpy)
+SIDE = st.integers(1, 40)
+
+
+@st.composite
+def matrices(draw: Any) -> Tensor:
+    """(rows, cols) numbers of any size, some of them 0, some rows all 0."""
+    rows, cols, random = draw(SIDE), draw(SIDE), np.random.default_rng(draw(st.integers(0, 10**6)))
+    values = random.normal(size=(rows, cols)) * 10.0 ** draw(st.integers(-2, 3)) + draw(st.sampled_from([0, -1, 3]))
+    values *= random.random((rows, cols)) < draw(st.sampled_from([0.3, 1.0]))
+    values[random.random(rows) < 0.1] = 0
+    return torch.tensor(values, dtype=torch.float32)
 
 
 @st.composite
 def codes_of(draw: Any, levels: int) -> Tensor:
-    return torch.from_numpy(draw(arrays(np.uint8, SHAPES, elements=st.integers(0, levels - 1))))
+    """(rows, cols) uint8 below `levels`."""
+    shape = (draw(SIDE), draw(SIDE))
+    return torch.from_numpy(np.random.default_rng(draw(st.integers(0, 10**6))).integers(0, levels, shape, np.uint8))
+
+
+MATRICES = matrices()
 
 
 @given(data=st.data(), bits=st.integers(1, 8))
@@ -71,7 +83,7 @@ def test_groups_are_within_half_a_step_and_stay(weight: Tensor, bits: int, group
     assert torch.equal(group_codes(again, scale, zero, bits), codes)
 
 
-@given(values=arrays(np.float32, st.integers(1, 50), elements=NUMBERS).map(torch.from_numpy))
+@given(values=MATRICES)
 def test_activations_are_within_half_a_step_and_zero_stays_zero(values: Tensor) -> None:
     scale, zero = input_range(values.amin(), values.amax())
     dense = ((values / scale).round() + zero).clamp(0, 255).sub(zero) * scale

@@ -4,14 +4,14 @@ from copy import deepcopy
 
 import pytest
 import torch
-from tests.compressed_kinds import Halves, halves
-from tests.tiny import FAMILIES, tiny_model
 from torch import nn
 
 from affinage.errors import InputError
 from affinage.models.layout import depth_of, layout_of
 from affinage.models.modules.tied import TiedProjection
 from affinage.models.replacing import is_tied, linears, replace_embedding_, replace_module_, word_embedding_path
+from compressed_kinds import Halves, halves
+from tiny import FAMILIES, tiny_model
 
 IDS = torch.tensor([[5, 6, 7, 8, 9, 10]])
 

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.compressed_kinds import Halves, TwoMaps, halves
-from tests.tiny import FAMILIES, save_tiny, tiny_model, tiny_tokenizer
 from torch import nn
 from transformers import AutoModelForMaskedLM, PreTrainedModel
 
@@ -20,6 +18,8 @@ from affinage.models.modules.base import module_kinds
 from affinage.models.replacing import is_tied, replace_embedding_, replace_module_, word_embedding_path
 from affinage.models.storage import COMPRESSED, STOCK, STRUCTURE, save_model
 from affinage.models.structure import structure_of
+from compressed_kinds import Halves, TwoMaps, halves
+from tiny import FAMILIES, save_tiny, tiny_model, tiny_tokenizer
 
 IDS = torch.tensor([[5, 6, 7, 8, 9, 10]])
 

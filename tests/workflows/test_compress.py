@@ -1,6 +1,5 @@
 """`affinage compress` end to end on tiny models: plans, recovery, roll-back, resume, and what is refused first."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,14 +7,14 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from tests.compressed_kinds import TwoMaps
 from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel
 
 import affinage
 from affinage.compression.base import Resources, Traits, compressors
 from affinage.compression.plan import Plan, step_of
 from affinage.errors import InputError
+from affinage.models.checkpoint import load_tokenizer
 from affinage.models.layout import layout_of
 from affinage.models.modules.base import module_kinds
 from affinage.models.replacing import linears, replace_module_
@@ -23,10 +22,11 @@ from affinage.models.storage import COMPRESSED, STOCK
 from affinage.report.report import Report
 from affinage.workflows.benchmark import benchmark
 from affinage.workflows.compress import compress
-from affinage.workflows.compress_ways import ModelAlone
+from affinage.workflows.compress_ways import ModelAlone, rows_of
 from affinage.workflows.evaluate import evaluate
 from affinage.workflows.finetune import finetune
 from affinage.workflows.inspect import inspect
+from compressed_kinds import TwoMaps
 from tiny import save_tiny
 from tiny_data import STEPS, write_corpus, write_task
 from tiny_tasks import tuned_teacher
@@ -282,21 +282,16 @@ def test_a_model_that_is_not_tuned_for_the_task_is_refused(tmp_path: Path, data:
         compress(model, plan=plan("t-halve"), task="sentiment", out=tmp_path / "out", quiet=True)
 
 
-def test_the_teacher_follows_a_trimmed_vocabulary(model: Path, data: Path, tmp_path: Path) -> None:
-    """Without a method of its own: the seam alone. The same texts, other ids, the same answers."""
-    from affinage.models.other_vocabulary import with_vocabulary
-
-    network, tokenizer = affinage.load_model(model), affinage.load(model)._tokenizer
-    other: PreTrainedTokenizerFast = tokenizer.__class__.from_pretrained(model)
-    state = json.loads(other.backend_tokenizer.to_str())
-    last = max(state["model"]["vocab"].values())
-    renumbered = {
-        piece: (number if number < 5 else last + 5 - number) for piece, number in state["model"]["vocab"].items()
-    }
-    state["model"]["vocab"] = dict(sorted(renumbered.items(), key=lambda entry: entry[1]))
-    other._tokenizer = other._tokenizer.from_str(json.dumps(state))
-    made = with_vocabulary(network, tokenizer, other, rows=last + 1)
-    text = "the best wheels at the back"
-    ids, others = (torch.tensor([t(text).input_ids]) for t in (tokenizer, other))
-    assert not torch.equal(ids, others)
-    assert torch.equal(made(others).logits, network(ids).logits)
+def test_the_teacher_reads_a_trimmed_vocabulary(model: Path, data: Path, tmp_path: Path) -> None:
+    steps = plan("trim-vocabulary", "t-halve:rank=8", recover=2, calibration=4)
+    report = compress(model, plan=steps, task="sentiment", data=data, out=tmp_path / "out", quiet=True)
+    assert report.ledger[1].parameters < report.ledger[0].parameters
+    assert report.ledger[1].score is not None
+    before, after = load_tokenizer(model), load_tokenizer(tmp_path / "out")
+    assert len(after) < len(before)
+    rows = rows_of(before, after, len(after))
+    ours, theirs = after.get_vocab(), before.get_vocab()
+    assert all(theirs[piece] == rows[number] for piece, number in ours.items())
+    values = {s.model: s.value for s in report.scores if (s.split, s.metric) == ("valid", "accuracy")}
+    assert set(values) == {"compressed", "uncompressed"}
+    assert values["uncompressed"] == report.ledger[0].score  # its trimmed copy answers as it did

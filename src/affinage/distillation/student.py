@@ -9,6 +9,7 @@ from affinage.errors import InputError
 from affinage.models.build import student_masked_lm
 from affinage.models.layout import depth_of, layout_of, widths_of
 from affinage.models.narrowing import narrow_
+from affinage.models.structure import refuse_compressed
 from affinage.models.transfer import copy_layers_, copy_outside_layers_, layer_map, transfer_
 from affinage.recipe import StudentSpec
 
@@ -170,6 +171,7 @@ def make_student(teacher: PreTrainedModel, spec: StudentSpec) -> tuple[PreTraine
     Raises: InputError where the map leaves the teacher or the shape cannot be made.
     """
     check_student(spec, teacher)
+    refuse_compressed(teacher)
     theirs, widths = widths_of(teacher.config), widths_for(spec, teacher)
     depth = depth_of(teacher.config)
     layers, count = student_layers(spec, depth), student_depth(spec, depth)

@@ -6,6 +6,7 @@ from transformers import AutoModelForMaskedLM, PreTrainedModel
 
 from affinage.models.checkpoint import TASK_CLASSES, Kind
 from affinage.models.layout import layout_of
+from affinage.models.structure import refuse_compressed
 
 
 def under_vocabulary_head(model: PreTrainedModel) -> PreTrainedModel:
@@ -19,6 +20,7 @@ def under_task_head(model: PreTrainedModel, kind: Kind) -> PreTrainedModel:
 
 
 def _with_encoder_of(model: PreTrainedModel, auto_class: Any) -> PreTrainedModel:
+    refuse_compressed(model)
     made: PreTrainedModel = auto_class.from_config(model.config)
     base = layout_of(model.config).base
     # Some heads come with a pooler and some without.

@@ -84,6 +84,15 @@ def apply_structure_(model: PreTrainedModel, structure: Structure) -> None:
     model.eval()
 
 
+def refuse_compressed(model: PreTrainedModel) -> None:
+    """Raises: InputError where the model is not stock, and its layers therefore cannot start another."""
+    if not structure_of(model).empty:
+        raise InputError(
+            "a compressed model's layers cannot start a student, which is a stock model; name an uncompressed teacher, "
+            "or give the student with --from"
+        )
+
+
 class _Difference:
     def __init__(self) -> None:
         self.parts: dict[str, Part] = {}

@@ -1,5 +1,6 @@
 """`affinage compress`: a model and a plan -> a smaller or faster model, and the ledger of what each step cost."""
 
+import json
 import logging
 import shutil
 import time
@@ -137,6 +138,7 @@ def compress(
     final, trained, scored = state.model, ways.trained(), None
     if isinstance(ways, WithTask):
         final_run = ways.run_of(state)
+        final.config.affinage_task = final_run.task.name
         if final_run.task.no_answer:
             final_run.tune_no_answer_(final)
         scored = _renamed(beside_teacher(final_run, final, [ways.teacher(state)]))
@@ -187,7 +189,7 @@ def _recipe(plan: Plan, on: str, model: str | Path) -> Recipe:
     if tuned is not None:
         own["training.row_length"] = tuned.row_length
     settings = {**own, "training.seed": plan.seed, **plan.settings}
-    found = Recipe.load(name, {key: str(value) for key, value in settings.items()})
+    found = Recipe.load(name, {key: _yaml(value) for key, value in settings.items()})
     found = found.with_stages_on("task" if on == "task" else "text")
     if len(found.stages) != 1:
         raise InputError(f"recipe '{name}' has {len(found.stages)} stages on {on}; recovery takes one of one stage")
@@ -197,6 +199,10 @@ def _recipe(plan: Plan, on: str, model: str | Path) -> Recipe:
         training = stage.training.model_copy(update={"row_length": limit})
         found = found.model_copy(update={"stages": (stage.model_copy(update={"training": training}),)})
     return found
+
+
+def _yaml(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _renamed(found: Beside) -> Beside:

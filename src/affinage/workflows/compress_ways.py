@@ -1,5 +1,6 @@
 """With what a plan is run: the rows of a task, raw text, or the model alone; and where each step's result is kept."""
 
+import copy
 import logging
 import shutil
 from collections.abc import Sequence
@@ -7,18 +8,19 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
-from transformers import PreTrainedModel, TrainerCallback, set_seed
+from transformers import PreTrainedModel, PreTrainedTokenizerFast, TrainerCallback, set_seed
 
 from affinage.compression.base import Resources, TrainedCompressor
 from affinage.compression.plan import Plan
 from affinage.compression.run import Measured, State
+from affinage.compression.vocabulary.trimming import keep_rows_
 from affinage.data.checksums import make_durable
 from affinage.data.corpus import corpus_lines
 from affinage.data.features import encode, stride_for, texts_of
 from affinage.distillation.objective import Objective
+from affinage.errors import InputError
 from affinage.evaluation.footprint import footprint, tensor_bytes
 from affinage.models.checkpoint import load_model, load_tokenizer
-from affinage.models.other_vocabulary import with_vocabulary
 from affinage.models.storage import save_model
 from affinage.recipe import Stage
 from affinage.report.ledger import LedgerEntry
@@ -131,7 +133,9 @@ class ModelAlone:
         ours, theirs = self.start.tokenizer, state.tokenizer
         if ours.get_vocab() == theirs.get_vocab():
             return self.start.model
-        return with_vocabulary(self.start.model, ours, theirs, rows=int(state.model.config.vocab_size))
+        teacher = copy.deepcopy(self.start.model)
+        keep_rows_(teacher, rows_of(ours, theirs, int(state.model.config.vocab_size)))
+        return teacher
 
     def callbacks(self, student: PreTrainedModel, trained: TrainedCompressor | None) -> list[TrainerCallback]:
         """What recovery does besides training."""
@@ -239,6 +243,23 @@ class WithText(ModelAlone):
         )
         self.told(number, told)
         return State(student.to("cpu").eval(), state.tokenizer)  # type: ignore[arg-type]
+
+
+def rows_of(before: PreTrainedTokenizerFast, after: PreTrainedTokenizerFast, size: int) -> list[int]:
+    """Which of the table's rows the `size` rows of a trimmed vocabulary were; one without a piece follows the last.
+
+    Raises: InputError where the new vocabulary has a piece that the old one has not.
+    """
+    old, new = before.get_vocab(), {number: piece for piece, number in after.get_vocab().items()}
+    rows: list[int] = []
+    for number in range(size):
+        piece = new.get(number)
+        if piece is not None and piece not in old:
+            raise InputError(
+                f"recovery compares with the uncompressed model, which has no piece '{piece}': leave recover out"
+            )
+        rows.append(old[piece] if piece is not None else rows[-1] + 1 if rows else 0)
+    return rows
 
 
 def _for_steps(stage: Stage, steps: int) -> Stage:

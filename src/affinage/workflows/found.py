@@ -28,13 +28,13 @@ class Found:
 
     @property
     def command(self) -> str:
-        """The verb that wrote it; a student that was distilled for a task counts as fine-tuned."""
+        """The verb that wrote it; what was distilled for a task, or compressed on its rows, counts as fine-tuned."""
         return "finetune" if self.for_task else self.report.command
 
     @property
     def for_task(self) -> bool:
-        """Whether a distillation for a task wrote it."""
-        return self.report.command == "distil" and bool(self.report.scores)
+        """Whether a distillation for a task wrote it, or a compression that was scored."""
+        return self.report.command in ("distil", "compress") and bool(self.report.scores)
 
     @property
     def file(self) -> Path:
@@ -43,7 +43,8 @@ class Found:
 
     @property
     def base(self) -> str:
-        """What a fine-tuned folder, or a baseline's, was made from; distilled for a task: also by which recipe.
+        """What a fine-tuned folder, or a baseline's, was made from; distilled for a task: also by which recipe;
+        compressed: what the model that was compressed had been made from, and by which steps.
 
         Raises: InputError where it is not said.
         """
@@ -53,6 +54,11 @@ class Found:
                 f"'{self.path}' does not say which model it was made from; an older affinage made it: run its command "
                 "again"
             )
+        if self.report.command == "compress":
+            steps = [entry for entry in self.report.ledger[1:] if not entry.undone]
+            trained = [f"{entry.title} ({entry.recovery_steps} steps)" if entry.recovery_steps else entry.title
+                       for entry in steps]  # fmt: skip
+            return f"{_made_from(Path(base))} with {' + '.join(trained) or 'nothing'}"
         return f"{base} by {Recipe.load(self.path / 'recipe.yaml').name}" if self.for_task else base
 
 
@@ -97,8 +103,9 @@ def find_reports(folders: Sequence[str | Path]) -> list[Found]:
                 raise InputError(f"'{file}' cannot be read: {error.strerror}") from None
             except (InputError, UnicodeDecodeError) as error:
                 raise InputError(f"'{file}' cannot be used: {error}") from None
-            if report.command in _USED:
-                found.setdefault(file.resolve(), Found(file.parent if file.name == "report.json" else file, report))
+            one = Found(file.parent if file.name == "report.json" else file, report)
+            if one.command in _USED:
+                found.setdefault(file.resolve(), one)
             else:
                 log.warning("'%s' is of affinage %s and was left out", file, report.command)
     if not found:
@@ -155,6 +162,15 @@ def refuse_unpaired(first: Scored, second: Scored) -> None:
             f"'{first.folder}' has {', '.join(first.examples.rows)} and '{second.folder}' "
             f"{', '.join(second.examples.rows)}: different metrics are not compared; run both with one affinage"
         )
+
+
+def _made_from(tuned: Path) -> str:
+    """What the fine-tuned model of a compression was made from: it is the same over tasks and seeds."""
+    try:
+        report = Report.from_json((tuned / "report.json").read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, InputError):
+        return str(tuned)
+    return (report.models[0].base if report.models else None) or str(tuned)
 
 
 def _files(folder: Path) -> list[Path]:

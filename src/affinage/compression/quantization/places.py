@@ -33,7 +33,7 @@ class Parts:
     embeddings: bool = True
     """the word embeddings, with the vocabulary projection that is tied to them, and the position embeddings"""
     heads: bool = True
-    """the maps around the layers: a pooler, a head's inner map; never the last one, which gives the logits"""
+    """the maps around the layers: a pooler, a head's inner map, one in a factored table; never that which gives logits"""
 
     def linears(self, model: PreTrainedModel) -> list[str]:
         """Paths of the linear maps that are still whole, the encoder's first."""
@@ -46,9 +46,13 @@ class Parts:
 
 
 def table_paths(model: PreTrainedModel) -> list[str]:
-    """Paths of the word embeddings and, where the family has them as a table, of the position embeddings."""
+    """Paths of the word embeddings, of the tables within where they are factored, and, where the family has them as a
+    table, of the position embeddings.
+    """
+    word = word_embedding_path(model)
+    inner = [f"{word}.{path}" for path, _ in model.get_submodule(word).named_modules() if path]
     positions = layout_of(model.config).position_embeddings
-    return [word_embedding_path(model), *([positions] if positions else [])]
+    return [word, *inner, *([positions] if positions else [])]
 
 
 def quantized(
