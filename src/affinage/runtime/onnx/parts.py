@@ -97,7 +97,7 @@ class EmbeddingParts:
     """Tables, norm, and the map to the encoder's width where the tables are narrower."""
 
     words: nn.Module
-    positions: nn.Embedding
+    positions: nn.Module
     types: nn.Embedding | None
     norm: nn.LayerNorm
     projection: nn.Module | None
@@ -116,7 +116,7 @@ def embeddings_of(model: PreTrainedModel) -> EmbeddingParts:
     types = layout.token_type_embeddings
     return EmbeddingParts(
         words=model.get_submodule(layout.word_embeddings),
-        positions=tables.get_submodule("position_embeddings"),  # type: ignore[arg-type]
+        positions=tables.get_submodule("position_embeddings"),
         types=model.get_submodule(types) if types else None,  # type: ignore[arg-type]
         norm=_norm(tables, norm),
         projection=base.get_submodule(path) if path and hasattr(base, path.partition(".")[0]) else None,

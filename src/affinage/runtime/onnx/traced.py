@@ -63,13 +63,16 @@ def _with_dense_modules(model: PreTrainedModel) -> PreTrainedModel:
         if not isinstance(module, Compressed) or _inside(plain, path):
             continue
         weight = nn.Parameter(module.dense().detach(), requires_grad=False)
-        if path == table:
-            made = nn.Embedding(*weight.shape, padding_idx=module.padding_idx, _weight=weight)  # type: ignore[arg-type]
-            replace_embedding_(plain, made)
-        else:
+        if not hasattr(module, "num_embeddings"):
             linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
             linear.weight, linear.bias = weight, module.bias  # type: ignore[assignment]
             replace_module_(plain, path, linear)
+            continue
+        made = nn.Embedding(*weight.shape, padding_idx=module.padding_idx, _weight=weight)  # type: ignore[arg-type]
+        if path == table:
+            replace_embedding_(plain, made)
+        else:
+            replace_module_(plain, path, made)
     return plain
 
 
