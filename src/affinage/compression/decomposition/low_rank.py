@@ -29,10 +29,11 @@ log = logging.getLogger(__name__)
 
 FACTORED = Traits(
     paradigm="decomposition",
-    takes=frozenset({"dense", "uneven", "factored", "shared", "stock-albert"}),
+    takes=frozenset({"dense", "uneven", "factored", "shared", "packed-table", "stock-albert"}),
     leaves=frozenset({"factored"}),
 )
-"""What every method here takes and leaves: zeros would be filled, and integers are no matrix to be decomposed."""
+"""What every method here takes and leaves: zeros would be filled, and integers are no matrix to be decomposed
+(a packed table is left as it is)."""
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Energy = Annotated[float, Field(gt=0, le=1)]

@@ -1,7 +1,7 @@
 """Embeddings as a sparse matrix times a block-diagonal one."""
 
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
 import torch
@@ -31,7 +31,9 @@ class WEST:
     iterations: Annotated[int, Field(ge=0)] = 10
 
     needs: ClassVar[frozenset[str]] = frozenset()
-    traits: ClassVar[Traits] = FACTORED
+    traits: ClassVar[Traits] = replace(
+        FACTORED, takes=FACTORED.takes - {"packed-table"}, leaves=frozenset({"factored", "packed-table"})
+    )
 
     @torch.no_grad()
     def apply(self, model: PreTrainedModel, resources: Resources) -> PreTrainedModel:

@@ -39,7 +39,9 @@ class ShareLayers:
 
     needs: ClassVar[frozenset[str]] = frozenset()
     traits: ClassVar[Traits] = Traits(
-        paradigm="sharing", takes=frozenset({"dense", "factored", "shared"}), leaves=frozenset({"shared"})
+        paradigm="sharing",
+        takes=frozenset({"dense", "factored", "shared", "packed-table"}),
+        leaves=frozenset({"shared"}),
     )
 
     def apply(self, model: PreTrainedModel, resources: Resources) -> PreTrainedModel:

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from affinage.compression.base import Resources, Traits, compressors
 from affinage.compression.sharing.quotient_remainder import Share, two_components
-from affinage.compression.sharing.tables import SHARED_TABLE, placed, smallest_columns
+from affinage.compression.sharing.tables import CODED_TABLE, placed, smallest_columns
 from affinage.compression.stock_table import stock_table
 from affinage.models.replacing import replace_embedding_
 
@@ -31,7 +31,7 @@ class LightRNN:
     rounds: Annotated[int, Field(ge=0)] = 3
 
     needs: ClassVar[frozenset[str]] = frozenset()
-    traits: ClassVar[Traits] = SHARED_TABLE
+    traits: ClassVar[Traits] = CODED_TABLE
 
     @torch.no_grad()
     def apply(self, model: PreTrainedModel, resources: Resources) -> PreTrainedModel:

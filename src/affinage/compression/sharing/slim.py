@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from affinage.compression.base import Resources, Traits, compressors
 from affinage.compression.clustering import centres
-from affinage.compression.sharing.tables import SHARED_TABLE
+from affinage.compression.sharing.tables import CODED_TABLE
 from affinage.compression.stock_table import stock_table
 from affinage.errors import InputError
 from affinage.models.modules.coded import CodedEmbedding
@@ -33,7 +33,7 @@ class SlimEmbeddings:
     iterations: Annotated[int, Field(ge=0)] = 5
 
     needs: ClassVar[frozenset[str]] = frozenset()
-    traits: ClassVar[Traits] = SHARED_TABLE
+    traits: ClassVar[Traits] = CODED_TABLE
 
     @torch.no_grad()
     def apply(self, model: PreTrainedModel, resources: Resources) -> PreTrainedModel:

@@ -7,17 +7,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from affinage.compression.base import Traits
+from affinage.compression.base import Form, Traits
 
 Assign = Callable[[NDArray[np.float64]], NDArray[np.int64]]
 """(n, m) costs, n <= m -> (n,) distinct places, at the smallest cost together"""
 
-SHARED_TABLE = Traits(
-    paradigm="sharing",
-    takes=frozenset({"dense", "uneven", "factored", "shared", "stock-albert"}),
-    leaves=frozenset({"shared"}),
-)
+_TAKES: frozenset[Form] = frozenset({"dense", "uneven", "factored", "shared", "stock-albert"})
+SHARED_TABLE = Traits(paradigm="sharing", takes=_TAKES, leaves=frozenset({"shared"}))
 """What a method takes and leaves after which tokens share the vectors that their rows are made of."""
+CODED_TABLE = Traits(paradigm="sharing", takes=_TAKES, leaves=frozenset({"shared", "packed-table"}))
+"""The same, where integers say which vectors these are."""
 
 
 def smallest_columns(rows: int, keep: float) -> int:
