@@ -82,7 +82,7 @@ def main(threads: int, shapes: Sequence[str]) -> None:
             names.append(f"{shape} {name}")
             print(names[-1], dict(Counter(node.op_type for node in graph.graph.node).most_common()))
             runs.append(OnnxEngine(graph.SerializeToString(), pad_id=PAD, threads=threads).run)
-    for title, batches in ((*((f"1 x {n}", [batch([n])]) for n in LENGTHS), ("mixed", mixed_batches()))):
+    for title, batches in (*((f"1 x {n}", [batch([n])]) for n in LENGTHS), ("mixed", mixed_batches())):
         timing = interleave(
             lambda i, step, given=batches: runs[i](given[step]),
             models=len(runs),

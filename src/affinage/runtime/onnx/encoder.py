@@ -110,7 +110,7 @@ def _attention(out: Emission, asking: str, x: str, layer: LayerParts, mask: str)
         else:
             values = [Value(out.add_bias(value)) for value in values]
     names = [value.name for value in values]
-    return str(out.graph.fused("MultiHeadAttention", *names, bias, mask, num_heads=heads))
+    return str(out.graph.fused("MultiHeadAttention", *names, bias, mask, num_heads=heads, scale=layer.scale))
 
 
 def _joined(out: Emission, biases: list[Tensor]) -> str:

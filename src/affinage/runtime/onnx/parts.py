@@ -30,6 +30,8 @@ class LayerParts:
     value: nn.Module
     output: nn.Module
     head_size: int
+    scale: float
+    """of the products of queries and keys"""
     attention_norm: nn.LayerNorm
     inner: nn.Module
     outer: nn.Module
@@ -66,6 +68,7 @@ def _of_layer(layer: nn.Module, layout: Layout) -> LayerParts:
         value=layer.get_submodule(layout.value),
         output=layer.get_submodule(layout.attention_output),
         head_size=int(attention.attention_head_size),  # type: ignore[arg-type]
+        scale=float(attention.scaling),  # type: ignore[arg-type]
         attention_norm=_norm(layer, layout.attention_norm),
         inner=layer.get_submodule(layout.intermediate),
         outer=layer.get_submodule(layout.output),
@@ -82,6 +85,7 @@ def _of_flaubert(model: PreTrainedModel) -> list[LayerParts]:
             value=base.get_submodule(f"attentions.{i}.v_lin"),
             output=base.get_submodule(f"attentions.{i}.out_lin"),
             head_size=int(base.get_submodule(f"attentions.{i}").head_dim),  # type: ignore[arg-type]
+            scale=float(base.get_submodule(f"attentions.{i}").head_dim) ** -0.5,  # type: ignore[arg-type]
             attention_norm=_norm(base, f"layer_norm1.{i}"),
             inner=base.get_submodule(f"ffns.{i}.lin1"),
             outer=base.get_submodule(f"ffns.{i}.lin2"),
