@@ -9,6 +9,7 @@ from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -22,8 +23,10 @@ from affinage.models.modules.base import Compressed, module_kinds, rebuilt
 from affinage.models.replacing import word_embedding_path
 from affinage.models.storage import COMPRESSED, STOCK, STRUCTURE, held_tensors, read_weights, save_model
 from affinage.models.structure import structure_of
+from affinage.runtime.onnx.build import integers_in, onnx_graph
 from affinage.signals import Batch
 from applied import NAMES, applied, batches, begun, forms, logits, once
+from onnx_graphs import graph_outputs, inputs_of, torch_outputs
 from tiny import FAMILIES, SENTENCES, tiny_model, tiny_tokenizer
 
 EVERYWHERE = ("bert", "camembert")
@@ -185,3 +188,16 @@ def test_the_tied_projection_follows_in_every_method() -> None:
         table = made.get_submodule(word_embedding_path(made))
         ids = torch.tensor([tokenizer("le petit pain").input_ids])
         assert made(ids).logits.shape[-1] == table.num_embeddings, name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_graph_for_onnx_runtime_answers_alike(name: str) -> None:
+    _, made, tokenizer = once(name, "bert", "sequence")
+    inputs = inputs_of("bert")
+    if compressors.entry(name).component.traits.paradigm == "vocabulary":
+        encoded = tokenizer(list(SENTENCES[:3]), padding=True, return_tensors="np")
+        inputs = {key: np.asarray(encoded[key], np.int64) for key in ("input_ids", "attention_mask")}
+        inputs["token_type_ids"] = np.zeros_like(inputs["input_ids"])
+    (ours,), (theirs,) = graph_outputs(onnx_graph(made), inputs), torch_outputs(made, inputs)
+    loose = 1e-5 if integers_in(made) == "none" else 0.1 * float(np.abs(theirs).max())
+    np.testing.assert_allclose(ours, theirs, atol=loose)

@@ -137,6 +137,8 @@ def test_python_runs(code: str, place: Path, capsys: pytest.CaptureFixture[str])
     methods = {entry.name for entry in compressors.entries()}
     for name in re.findall(r'out="(.+?)"', code):
         shutil.rmtree(name, ignore_errors=True)
+    if "sentiment-onnx/" in code:
+        affinage.export("student-sentiment", out="sentiment-onnx")
     exec(compile(code, "docs", "exec"), {"__name__": "docs"})
     shown = capsys.readouterr().out
     assert bool(shown) == ("print(" in code)

@@ -83,7 +83,7 @@ def export(
     try:
         from affinage.runtime.engine import TorchEngine
         from affinage.runtime.kind import facts_of, kind_of
-        from affinage.runtime.onnx.build import onnx_graph
+        from affinage.runtime.onnx.build import integers_in, onnx_graph
         from affinage.runtime.onnx.config import OnnxConfig
         from affinage.runtime.onnx.folder import write_config_and_card, write_graph, write_tokenizer
         from affinage.runtime.onnx.linear import Int8
@@ -109,6 +109,7 @@ def export(
             )
         rows = masked_in_the_middle(rows, facts.mask_id)
     graph = onnx_graph(network, int8=None if int8 == "none" else Int8(bits=7 if target == "x86" else 8))
+    integers = int8 if int8 != "none" else integers_in(network)
     reference = TorchEngine(network, pad_id=facts.pad_id, mask_id=facts.mask_id)
     identity = {"verb": "export", "model": weights_fingerprint(model), "int8": int8, "target": target}
     folder = RunFolder.open(out, identity=identity, overwrite=overwrite)
@@ -118,21 +119,21 @@ def export(
         path = write_graph(graph, aside)
         engine = OnnxEngine(path, pad_id=facts.pad_id, mask_id=facts.mask_id)
         parity = compare(engine, reference, rows, kind)
-        check(parity, int8=int8 != "none", least_agreement=least_agreement)
+        check(parity, int8=integers != "none", least_agreement=least_agreement)
         write_tokenizer(tokenizer, aside)
         whole = OnnxConfig(
             **facts.model_dump(),
             affinage=__version__,
             architecture=config.model_type,
-            int8=int8,
-            target=None if int8 == "none" else target,
+            int8=integers,
+            target=None if integers == "none" else target,
             parity=parity,
         )
         write_config_and_card(whole, aside, name=Path(out).name, source=str(model))
         made.append(
             Exported(
                 kind=kind,
-                int8=int8,
+                int8=integers,
                 size_bytes=sum(file.stat().st_size for file in aside.glob("model.onnx*")),
                 operators=len(graph.graph.node),
                 rows=parity.rows,
@@ -152,11 +153,17 @@ def export(
 
 def _check(*, int8: str, target: str, least_agreement: float) -> None:
     """Raises: InputError for an option that is not there."""
-    from affinage.runtime.onnx.config import Int8Kind, Target
+    from affinage.runtime.onnx.config import Target
 
-    for name, given, known in (("int8", int8, get_args(Int8Kind)), ("target", target, get_args(Target))):
-        if given not in known:
-            raise InputError(f"--{name} '{given}': expected {', '.join(known)}")
+    if int8 == "static":
+        raise InputError(
+            "--int8 static needs ranges measured on your data: make the model with "
+            "affinage compress MODEL --with int8-static --task TASK --data DATA --out DIR, and export that one"
+        )
+    if int8 not in ("none", "dynamic"):
+        raise InputError(f"--int8 '{int8}': expected none, dynamic")
+    if target not in get_args(Target):
+        raise InputError(f"--target '{target}': expected {', '.join(get_args(Target))}")
     if not 0 <= least_agreement <= 1:
         raise InputError(f"--least-agreement {least_agreement:g}: expected a share from 0 to 1")
 

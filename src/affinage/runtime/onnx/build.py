@@ -7,7 +7,9 @@ from transformers import PreTrainedModel
 from affinage import __version__
 from affinage.errors import InputError
 from affinage.models.layout import layout_of
+from affinage.models.modules.base import Compressed
 from affinage.runtime.onnx import factored, packed  # noqa: F401 (they fill the tables of emitters)
+from affinage.runtime.onnx.config import Int8Kind
 from affinage.runtime.onnx.encoder import declare_inputs, encode
 from affinage.runtime.onnx.graph import Graph
 from affinage.runtime.onnx.heads import (
@@ -54,3 +56,11 @@ def onnx_graph(model: PreTrainedModel, *, int8: Int8 | None = None) -> onnx.Mode
     last = encode(out, model, inputs, first_only=head == SEQUENCE)
     _EMIT[head](out, model, last)
     return out.graph.model(f"affinage {__version__}")
+
+
+def integers_in(model: PreTrainedModel) -> Int8Kind:
+    """Whether the model computes in integers by itself, and where the ranges of activations come from."""
+    kinds = {module.kind for module in model.modules() if isinstance(module, Compressed)}
+    if "int8-static-linear" in kinds:
+        return "static"
+    return "dynamic" if kinds & {"int8-linear", "int8-embedding"} else "none"

@@ -13,7 +13,7 @@ from affinage.runtime.facts import ModelFacts
 FORMAT: Literal["affinage-onnx-1"] = "affinage-onnx-1"
 GRAPH, TOKENIZER, CONFIG = "model.onnx", "tokenizer.json", "config.json"
 
-Int8Kind = Literal["none", "dynamic"]
+Int8Kind = Literal["none", "dynamic", "static"]
 Target = Literal["x86-vnni", "x86", "arm64"]
 
 

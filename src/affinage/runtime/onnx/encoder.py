@@ -67,10 +67,14 @@ def _embed(out: Emission, model: PreTrainedModel, parts: EmbeddingParts, inputs:
 
 def _position_table(out: Emission, parts: EmbeddingParts) -> str:
     """The position table; where there is one type of token, with its embedding in it."""
-    table, types = parts.positions.weight, parts.types
-    if types is None or types.num_embeddings > 1:
-        return out.graph.weight(table)
-    return out.graph.weight(table, "with_type", lambda rows, only: rows + only, others=[types.weight])
+    g, module, types = out.graph, parts.positions, parts.types
+    only = [] if types is None or types.num_embeddings > 1 else [types.weight]
+    if isinstance(module, nn.Embedding):
+        if only:
+            return g.weight(module.weight, "with_type", lambda rows, one: rows + one, others=only)
+        return g.weight(module.weight)
+    table = out.whole_table(module)
+    return str(g.op("Add", table, g.weight(only[0]))) if only else table
 
 
 def _places_after_pad(out: Emission, ids: str, pad: int) -> str:
@@ -106,7 +110,7 @@ def _attention(out: Emission, asking: str, x: str, layer: LayerParts, mask: str)
         else:
             values = [Value(out.add_bias(value)) for value in values]
     names = [value.name for value in values]
-    return str(out.graph.fused("MultiHeadAttention", *names, bias, mask, num_heads=heads))
+    return str(out.graph.fused("MultiHeadAttention", *names, bias, mask, num_heads=heads, scale=layer.scale))
 
 
 def _joined(out: Emission, biases: list[Tensor]) -> str:

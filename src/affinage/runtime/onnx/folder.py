@@ -14,7 +14,7 @@ _LARGEST_PROTOBUF = 2**31 - 2**24
 def write_graph(graph: onnx.ModelProto, folder: Path) -> Path:
     """`model.onnx`, and its weights beside it where one file may not be so large."""
     path = folder / GRAPH
-    beside = graph.ByteSize() > _LARGEST_PROTOBUF
+    beside = sum(len(one.raw_data) for one in graph.graph.initializer) > _LARGEST_PROTOBUF
     onnx.save(graph, str(path), save_as_external_data=beside, location=f"{GRAPH}.data")
     return path
 

@@ -65,7 +65,7 @@ class Graph:
     def weight(
         self, tensor: Tensor, form: str = "", made: Callable[..., Array] | None = None, *, others: Sequence[Tensor] = ()
     ) -> str:
-        """A tensor of the model as a constant; `form` and `made`: something made of it and of `others`, and its name."""
+        """A tensor of the model as a constant; `form` and `made`: something made of it and `others`, and its name."""
         key = (*map(_identity, (tensor, *others)), form)
         if not tensor.numel() or key not in self._stored:
             self._alive += [tensor, *others]

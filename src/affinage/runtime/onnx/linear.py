@@ -64,10 +64,14 @@ class Emission:
         return self.product(x, table.weight, None, rows=True).name
 
     def all_rows_product(self, x: str, table: nn.Module) -> str:
-        """`rows_product` of a table that is made whole, once: it follows from constants."""
+        """`rows_product` of a table that is made whole."""
+        return str(self.graph.fused("FusedMatMul", x, self.whole_table(table), transB=1))
+
+    def whole_table(self, table: nn.Module) -> str:
+        """Every row of a table, (V, H): it follows from constants, so it is made once."""
         g = self.graph
         ends = (g.constant(np.array(n)) for n in (0, int(table.num_embeddings), 1))  # type: ignore[arg-type]
-        return str(g.fused("FusedMatMul", x, self.embedding(g.op("Range", *ends), table, 1), transB=1))
+        return self.embedding(g.op("Range", *ends), table, 1)
 
     def product(self, x: str, weight: Tensor, bias: Tensor | None, *, rows: bool = False) -> Value:
         """x (…, K) · weightᵀ, weight (N, K). `rows`: it is an embedding table too, and is stored as one."""

@@ -30,6 +30,8 @@ class LayerParts:
     value: nn.Module
     output: nn.Module
     head_size: int
+    scale: float
+    """of the products of queries and keys"""
     attention_norm: nn.LayerNorm
     inner: nn.Module
     outer: nn.Module
@@ -66,6 +68,7 @@ def _of_layer(layer: nn.Module, layout: Layout) -> LayerParts:
         value=layer.get_submodule(layout.value),
         output=layer.get_submodule(layout.attention_output),
         head_size=int(attention.attention_head_size),  # type: ignore[arg-type]
+        scale=float(attention.scaling),  # type: ignore[arg-type]
         attention_norm=_norm(layer, layout.attention_norm),
         inner=layer.get_submodule(layout.intermediate),
         outer=layer.get_submodule(layout.output),
@@ -82,6 +85,7 @@ def _of_flaubert(model: PreTrainedModel) -> list[LayerParts]:
             value=base.get_submodule(f"attentions.{i}.v_lin"),
             output=base.get_submodule(f"attentions.{i}.out_lin"),
             head_size=int(base.get_submodule(f"attentions.{i}").head_dim),  # type: ignore[arg-type]
+            scale=float(base.get_submodule(f"attentions.{i}").head_dim) ** -0.5,  # type: ignore[arg-type]
             attention_norm=_norm(base, f"layer_norm1.{i}"),
             inner=base.get_submodule(f"ffns.{i}.lin1"),
             outer=base.get_submodule(f"ffns.{i}.lin2"),
@@ -97,7 +101,7 @@ class EmbeddingParts:
     """Tables, norm, and the map to the encoder's width where the tables are narrower."""
 
     words: nn.Module
-    positions: nn.Embedding
+    positions: nn.Module
     types: nn.Embedding | None
     norm: nn.LayerNorm
     projection: nn.Module | None
@@ -116,7 +120,7 @@ def embeddings_of(model: PreTrainedModel) -> EmbeddingParts:
     types = layout.token_type_embeddings
     return EmbeddingParts(
         words=model.get_submodule(layout.word_embeddings),
-        positions=tables.get_submodule("position_embeddings"),  # type: ignore[arg-type]
+        positions=tables.get_submodule("position_embeddings"),
         types=model.get_submodule(types) if types else None,  # type: ignore[arg-type]
         norm=_norm(tables, norm),
         projection=base.get_submodule(path) if path and hasattr(base, path.partition(".")[0]) else None,

@@ -1,6 +1,7 @@
 """The graph of an architecture that is not built from its parts: what torch.onnx makes of its forward pass."""
 
 import contextlib
+import copy
 import io
 import logging
 import warnings
@@ -13,6 +14,8 @@ from transformers import PreTrainedModel
 
 from affinage.models.encoder import vocabulary_logits
 from affinage.models.layout import layout_of
+from affinage.models.modules.base import Compressed
+from affinage.models.replacing import replace_embedding_, replace_module_, word_embedding_path
 from affinage.runtime.onnx.encoder import BATCH, LENGTH, takes_types
 from affinage.runtime.onnx.heads import MASKED, POSITIONS, SPAN, head_of
 
@@ -24,7 +27,8 @@ def traced_graph(model: PreTrainedModel) -> onnx.ModelProto:
     head = head_of(model)
     names = ["input_ids", "attention_mask", *(["token_type_ids"] if takes_types(model) else [])]
     example = [torch.full((2, 8), 5), torch.ones(2, 8, dtype=torch.long), torch.zeros(2, 8, dtype=torch.long)]
-    given, wrapper = example[: len(names)], _MaskedLM(model) if head == MASKED else _TaskModel(model)
+    plain = _with_dense_modules(model)
+    given, wrapper = example[: len(names)], _MaskedLM(plain) if head == MASKED else _TaskModel(plain)
     shape = {0: BATCH, 1: LENGTH}
     shapes: list[dict[int, str]] = [shape] * len(names)
     if head == MASKED:
@@ -47,6 +51,39 @@ def traced_graph(model: PreTrainedModel) -> onnx.ModelProto:
     made: onnx.ModelProto = program.model_proto
     del made.graph.value_info[:]  # shapes that a quantized graph would contradict
     return made
+
+
+def _with_dense_modules(model: PreTrainedModel) -> PreTrainedModel:
+    """The model with the matrices that its compressed modules stand for: those cannot all be traced."""
+    if not any(isinstance(module, Compressed) for module in model.modules()):
+        return model
+    plain = copy.deepcopy(model)
+    table = word_embedding_path(plain)
+    for path, module in list(plain.named_modules()):
+        if not isinstance(module, Compressed) or _inside(plain, path):
+            continue
+        weight = nn.Parameter(module.dense().detach(), requires_grad=False)
+        if not hasattr(module, "num_embeddings"):
+            linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
+            linear.weight, linear.bias = weight, module.bias  # type: ignore[assignment]
+            replace_module_(plain, path, linear)
+            continue
+        made = nn.Embedding(*weight.shape, padding_idx=module.padding_idx, _weight=weight)  # type: ignore[arg-type]
+        if path == table:
+            replace_embedding_(plain, made)
+        else:
+            replace_module_(plain, path, made)
+    return plain
+
+
+def _inside(model: PreTrainedModel, path: str) -> bool:
+    """Whether a module around this one is compressed, or the one itself was replaced with that."""
+    parts = path.split(".")
+    around = [".".join(parts[:i]) for i in range(1, len(parts))]
+    try:
+        return any(isinstance(model.get_submodule(one), Compressed | nn.Linear | nn.Embedding) for one in around)
+    except AttributeError:
+        return True
 
 
 class _TaskModel(nn.Module):

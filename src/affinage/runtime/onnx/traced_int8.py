@@ -27,7 +27,7 @@ def quantize_(model: onnx.ModelProto, int8: Int8) -> None:
     for node in graph.node:
         if node.op_type == "MatMul" and _is_matrix(weights.get(node.input[1])):
             x, name = node.input
-            matrix = np.ascontiguousarray(numpy_helper.to_array(weights[name]).T)
+            matrix = np.array(numpy_helper.to_array(weights[name]).T, order="C")
             if x not in quantized:
                 quantized[x] = (f"{x}.u8", f"{x}.u8_scale", f"{x}.u8_zero")
                 nodes.append(helper.make_node("DynamicQuantizeLinear", [x], quantized[x]))
@@ -37,7 +37,7 @@ def quantize_(model: onnx.ModelProto, int8: Int8) -> None:
             given = [u8, held, scale, scales, zero]
             nodes.append(helper.make_node("MatMulIntegerToFloat", given, node.output, node.name, domain=MICROSOFT))
         elif node.op_type == "Gather" and node.input[0] == table:
-            rows = numpy_helper.to_array(weights[table])
+            rows = np.array(numpy_helper.to_array(weights[table]))
             held = store(f"{table}.int8", int8_rows(rows, int8.bits))
             scales = store(f"{table}.scale", row_scales(rows, int8.bits)[:, None])
             out = node.output[0]
