@@ -16,11 +16,9 @@ def linears(model: PreTrainedModel) -> list[str]:
     """
     layout = layout_of(model.config)
     first = {id(module): path for path, module in reversed(list(model.named_modules(remove_duplicate=False)))}
-    lists = [(path, list(model.get_submodule(path).children())) for path in (layout.layers, *layout.more_layers)]
     found: dict[str, None] = {}
-    for i in range(len(lists[0][1])):
-        for _, layers in lists:
-            found.update((first[id(m)], None) for m in layers[i].modules() if isinstance(m, nn.Linear))
+    for parts in zip(*(_listed(model, path) for path in (layout.layers, *layout.more_layers)), strict=True):
+        found.update((first[id(m)], None) for part in parts for m in part.modules() if isinstance(m, nn.Linear))
     return list(found)
 
 
@@ -84,6 +82,13 @@ def is_tied(model: PreTrainedModel) -> bool:
     if isinstance(decoder, TiedProjection):
         return decoder.table is table
     return getattr(decoder, "weight", None) is getattr(table, "weight", table)
+
+
+def _listed(model: PreTrainedModel, path: str) -> list[nn.Module]:
+    """Every place of a list, also where one module stands in several of them (`children` names it once)."""
+    found = model.get_submodule(path)
+    assert isinstance(found, nn.ModuleList)
+    return list(found)
 
 
 def _has(model: PreTrainedModel, path: str) -> bool:
