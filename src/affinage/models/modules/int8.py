@@ -101,7 +101,7 @@ class Int8Linear(Compressed):
         scale, zero = self.range_of(x)
         rows = ((x / scale).round() + zero).clamp(0, 255).reshape(-1, self.in_features)
         # torch multiplies s8 by s8: both the codes and the zero point are moved down by 128.
-        sums = torch._int_mm((rows - 128).to(torch.int8), self.codes.t())
+        sums = _product((rows - 128).to(torch.int8), self.codes)
         sums = sums + (128 - zero).int() * self.codes.sum(1, dtype=torch.int32)
         y = sums.float() * (scale * self.scale.float())
         y = y if self.bias is None else y + self.bias.float()
@@ -176,6 +176,13 @@ def int8_embedding(weight: Tensor, padding_idx: int | None = None) -> Int8Embedd
     made.scale.copy_(int8_scale(weight))
     made.codes.copy_(to_int8(weight, made.scale))
     return made
+
+
+def _product(rows: Tensor, codes: Tensor) -> Tensor:
+    """(n, in) int8 times (out, in) int8 -> (n, out) int32, exact."""
+    if rows.device.type == "cpu":
+        return torch._int_mm(rows, codes.t())
+    return (rows.double() @ codes.double().t()).int()  # integer kernels of GPUs take some sizes only
 
 
 def _filled(made: M, linear: nn.Linear, bits: int) -> M:
