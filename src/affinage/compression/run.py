@@ -37,10 +37,15 @@ class Measured:
 class Ways(Protocol):
     """What a plan is run with; `workflows` wires it."""
 
-    given: frozenset[str]
-    """of `NEEDS`: what `resources` fills"""
-    recovers: bool
-    """whether there is anything to train on"""
+    @property
+    def given(self) -> frozenset[str]:
+        """Of `NEEDS`: what `resources` fills."""
+        ...
+
+    @property
+    def recovers(self) -> bool:
+        """Whether there is anything to train on."""
+        ...
 
     def resources(self, state: State) -> Resources:
         """For the state's vocabulary."""

@@ -164,7 +164,8 @@ def _flops_of(model: PreTrainedModel, length: int) -> int:
             if isinstance(module, nn.Linear):
                 maps += module.in_features * module.out_features
             elif isinstance(module, Compressed) and not any(isinstance(m, nn.Linear) for m in module.modules()):
-                maps += int(module.in_features) * int(module.out_features)
+                sizes: Any = module
+                maps += int(sizes.in_features) * int(sizes.out_features)
         width: Any = layer.get_submodule(layout.query).out_features
         total += 2 * length * maps + 4 * length**2 * int(width)
     return total
