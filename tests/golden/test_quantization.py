@@ -195,15 +195,15 @@ def test_gradient_sizes_are_roots_of_mean_squares() -> None:
 
 
 def test_bits_go_where_they_save_most_and_fit_the_mean() -> None:
-    costs, sizes, choices = [[64, 16, 0.25], [4, 1, 0.01], [3, 0.9, 0.01]], [10, 10, 20], [2, 3, 8]
+    costs, sizes, choices = [[64, 16, 0.25], [4, 1, 0.01], [5, 1, 0.01], [4, 1, 0.01]], [10, 10, 20, 10], [2, 3, 8]
     best = min(
         (sum(costs[i][k] for i, k in enumerate(ks)), ks)
-        for ks in product(range(3), repeat=3)
-        if sum(choices[k] * sizes[i] for i, k in enumerate(ks)) <= 4 * sum(sizes)
+        for ks in product(range(3), repeat=4)
+        if sum(choices[k] * sizes[i] for i, k in enumerate(ks)) <= 3.6 * sum(sizes)
     )
-    assert allot(costs, sizes, choices, 4.0) == [choices[k] for k in best[1]]
-    assert allot(costs, sizes, choices, 2.0) == [2, 2, 2]
-    assert allot(costs, sizes, choices, 8.0) == [8, 8, 8]
+    assert allot(costs, sizes, choices, 3.6) == [choices[k] for k in best[1]]
+    assert allot(costs, sizes, choices, 2.0) == [2, 2, 2, 2]
+    assert allot(costs, sizes, choices, 8.0) == [8, 8, 8, 8]
 
 
 def test_entropy_keeps_an_even_spread_and_cuts_off_a_lone_outlier() -> None:
