@@ -10,7 +10,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 import affinage.compression  # noqa: F401  (registers every compressor)
 from affinage.compression.base import ChangesTokenizer, Resources, TrainedCompressor, compressors
-from affinage.models.layout import depth_of
 from affinage.models.modules.base import Compressed
 from affinage.models.replacing import linears
 from affinage.models.structure import structure_of
@@ -61,13 +60,18 @@ def score(model: PreTrainedModel) -> float:
         return 1 / (1 + float(loss(model, batches(architecture, head)[0])))
 
 
+def operations(model: PreTrainedModel) -> float:
+    """In the place of a latency: falls with every head, neuron or layer that goes."""
+    return float(sum(p.numel() for path in linears(model) for p in model.get_submodule(path).parameters()))
+
+
 def resources(architecture: str, head: str, needs: frozenset[str]) -> Resources:
     """What a method asks for and nothing else."""
     return Resources(
         calibration=batches(architecture, head) if needs & {"calibration", "gradients"} else None,
         loss=loss if "gradients" in needs else None,
         score=score if "score" in needs else None,
-        latency=(lambda model: 1.0 + 0.5 * depth_of(model.config)) if "latency" in needs else None,
+        latency=operations if "latency" in needs else None,
         texts=SENTENCES[:6] if "texts" in needs else None,
     )
 
@@ -125,6 +129,8 @@ def forms(model: PreTrainedModel, original: PreTrainedModel) -> set[str]:
         module = model.get_submodule(path)
         if not isinstance(module, Compressed):
             found.add("uneven")
+        elif module.kind.startswith("sparse-"):
+            found.add("sparse")
         elif module.kind.startswith(_PACKED):
             found.add("packed" if hasattr(module, "in_features") else "packed-table")
         elif not any(isinstance(inner, Compressed) for inner in module.children()):

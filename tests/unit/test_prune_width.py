@@ -57,7 +57,7 @@ def test_what_cannot_be_narrowed_is_refused() -> None:
     model, given = sharp_model("bert"), resources("bert")
     with pytest.raises(InputError, match="the width goes by whole heads"):
         built("prune-width", keep=0.9).apply(model, given)
-    with pytest.raises(InputError, match="a width of 8 is that of the embeddings"):
+    with pytest.raises(InputError, match="a width of 8 is that of the embeddings of this electra"):
         built("prune-width").apply(sharp_model("electra"), given)
     cut_neurons_(model, [torch.arange(i + 1) for i in range(4)])
     with pytest.raises(InputError, match="prune-width comes first"):

@@ -53,7 +53,7 @@ def uneven(head: str = "mlm") -> PreTrainedModel:
     return model
 
 
-@pytest.mark.parametrize("architecture", FAMILIES)
+@pytest.mark.parametrize("architecture", [*FAMILIES, "mobilebert"])
 @pytest.mark.parametrize("head", ["mlm", "token"])
 def test_stock_models_have_no_structure(architecture: str, head: str) -> None:
     assert structure_of(tiny_model(architecture, head)).empty
@@ -151,6 +151,13 @@ def test_a_stock_model_is_saved_as_transformers_saves_it(tmp_path: Path) -> None
     save_model(load_masked_lm(folder)[0], tmp_path / "again")
     assert (tmp_path / "again" / STOCK).read_bytes() == (folder / STOCK).read_bytes()
     shutil.rmtree(tmp_path / "again")
+
+
+def test_a_class_that_training_made_of_a_stock_one_is_stock() -> None:
+    model = tiny_model("bert")
+    layer = model.get_submodule("bert.encoder.layer.0")
+    layer.__class__ = type("FSDPBertLayer", (type(layer),), {})
+    assert structure_of(model).empty
 
 
 def test_what_no_kind_is_registered_for_is_a_programmers_mistake() -> None:

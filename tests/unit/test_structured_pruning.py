@@ -193,3 +193,22 @@ def test_a_part_that_is_no_plain_matrix_is_refused() -> None:
     layers[2].intermediate = layers[1].intermediate
     with pytest.raises(InputError, match="intermediate of layer 2 is shared with another layer; take heads"):
         built("prune-heads").apply(model, Resources())
+
+
+def test_layers_are_stepped_over_in_training_alone() -> None:
+    model, given = sharp_model("distilbert", dropout=0.0, attention_dropout=0.0, seq_classif_dropout=0.0), Resources()
+    method = built("layer-drop", keep=2, rate=0.5)
+    prepared = method.prepare(model, given)
+    seen, batch = set(), batches("distilbert")[0]
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        for _ in range(12):
+            seen.add(tuple(logits(prepared.train(), batch).flatten().tolist()))
+        assert 4 < len(seen) <= 12
+        assert torch.equal(logits(prepared.eval(), batch), logits(model, batch))
+        finished = method.finish(prepared.train())
+        cut = deepcopy(model)
+        cut_layers_(cut, [0, 3])
+        assert torch.equal(logits(finished.train(), batch), logits(cut, batch))
+    with pytest.raises(InputError, match="give a number from 1 to 3"):
+        built("layer-drop", keep=4).prepare(model, given)

@@ -73,8 +73,8 @@ def compress(
 
     \b
     affinage compress runs/sentiment --with int8 --out runs/int8
-    affinage compress runs/sentiment --with prune-heads:keep=0.5 --with int8 --task sentiment --data reviews/ \\
-      --recover 300 --out runs/small
+    affinage compress runs/sentiment --with trim-vocabulary --with int8 --task sentiment --data reviews/ --out runs/s
+    affinage compress runs/sentiment --with prune-heads:keep=0.5 --recover 300 --task sentiment --data r/ --out runs/h
     affinage compress runs/sentiment --plan plan.yaml --task sentiment --data reviews/ --out runs/small
     """
     from affinage.compression.plan import Plan, step_of

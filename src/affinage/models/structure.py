@@ -113,14 +113,14 @@ class _Difference:
             self.parts[path] = Part(kind=mine.kind, settings=dict(mine.settings()))
             with torch.device("meta"):
                 stock = rebuilt(mine.kind, mine.settings())
-        elif type(mine) in _PLAIN:
-            kind, names = _PLAIN[type(mine)]
+        elif isinstance(mine, nn.Linear | nn.Embedding):
+            kind, names = _PLAIN[nn.Linear if isinstance(mine, nn.Linear) else nn.Embedding]
             settings = {name: getattr(mine, name) for name in names}
             if isinstance(mine, nn.Linear):
                 settings["bias"] = mine.bias is not None
-            if type(stock) is not type(mine) or settings != _plain_settings(stock, settings):
+            if not _is_a(mine, stock) or stock is None or settings != _plain_settings(stock, settings):
                 self.parts[path] = Part(kind=kind, settings=settings)
-        elif type(mine) is not type(stock):
+        elif stock is None or not _is_a(mine, stock):
             if any(True for _ in (*mine.parameters(), *mine.buffers())):
                 raise ValueError(f"'{path}' is a {type(mine).__name__}, which no checkpoint can say: register a kind")
             return
@@ -132,9 +132,14 @@ class _Difference:
                 self.find(f"{path}.{name}" if path else name, child, theirs)
 
     def _compare_numbers(self, path: str, mine: nn.Module, stock: nn.Module) -> None:
-        for name, value in vars(mine).items():
-            if type(value) is int and name not in _NUMBERING and value != vars(stock).get(name):
-                self.attributes[f"{path}.{name}"] = value
+        for name, value in vars(stock).items():
+            if type(value) is int and name not in _NUMBERING and getattr(mine, name) != value:
+                self.attributes[f"{path}.{name}"] = int(getattr(mine, name))
+
+
+def _is_a(mine: nn.Module, stock: nn.Module | None) -> bool:
+    """Whether `mine` is of the stock class; what trains it may have made a class of its own of that (FSDP)."""
+    return stock is not None and isinstance(mine, type(stock))
 
 
 def _plain_settings(stock: nn.Module, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,9 +32,9 @@ class LedgerEntry(BaseModel):
 
 def ledger_table(ledger: Sequence[LedgerEntry]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Columns and rows as people read them."""
-    columns = ("step", "what", "parameters", "MB", "smaller", "ms", "score %", "trained", "")
+    columns: tuple[str, ...] = ("step", "what", "parameters", "MB", "smaller", "ms", "score %", "trained", "")
     first = ledger[0].size_bytes if ledger else 0
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             str(entry.step),
             entry.title,

@@ -5,9 +5,9 @@ import logging
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from transformers import PreTrainedModel
 
@@ -82,53 +82,11 @@ def compress(
     refuse_existing(out, overwrite=overwrite)
     steps = plan if isinstance(plan, Plan) else Plan.load(plan)
     steps.checked()
-    config, tokenizer = read_config(model), load_tokenizer(model)
-    check_fit(tokenizer, config, where=model)
-    if (task is None) != (data is None):
-        raise InputError("a task needs its rows and rows need a task: give both --task and --data, or neither")
-    files = corpus_files(corpus) if corpus else []
-    kind = head_kind(config)
-    if corpus and as_stream(files, Recipe.load("distilcamembert").stages[0]) is not None:
-        raise InputError("compress reads raw text whole, and this corpus is streamed: give text files")
-    run: TaskRun | None = None
-    recipe: Recipe | None = None
-    if task is not None and data is not None:
-        recipe = _recipe(steps, "task", model)
-        run = read_planned_run(
-            model, task=task, data=data, plan=recipe, training=recipe.stages[0].training, columns=columns
-        )
-        found, labelled = read_teachers([model], run)
-        if not found.tuned:
-            raise InputError(
-                f"model '{model}' is not fine-tuned for task '{task}'; compress a tuned one: affinage finetune {model} "
-                f"--task {task} --data {data} --out DIR"
-            )
-        run, network = replace(run, data=labelled), found.models[0]
-    else:
-        network = load_model(model)
-        if corpus and kind is None:
-            recipe = _recipe(steps, "text", model)
-    if recipe is not None:
-        on = "task" if run is not None else "text"
-        fit_losses(build_losses(recipe.stages[0].losses, teacher=True, on=on), network, network)  # type: ignore[arg-type]
-    identity = {
-        "verb": "compress",
-        "plan": steps.sha256,
-        "recipe": recipe and recipe.sha256,
-        "model": str(model),
-        "weights": weights_fingerprint(model),
-        "task": task,
-        "data": None if run is None else run.fingerprints,
-        "columns": dict(columns or {}),
-        "corpus": fingerprints(files) if files else None,
-    }
-    start = State(network, tokenizer)
-    shared: dict[str, Any] = {"plan": steps, "start": start, "files": files, "quiet": quiet}
-    built = check_plan(
-        steps, _ways(shared, RunFolder(Path(out), Path(out), overwrite=False), run, recipe, kind is None)
-    )
-    folder = RunFolder.open(Path(out), identity=identity, overwrite=overwrite)
-    ways = _ways(shared, folder, run, recipe, kind is None)
+    given = _read(model, plan=steps, task=task, data=data, corpus=corpus, columns=columns)
+    run, start = given.run, given.start
+    built = check_plan(steps, given.ways(steps, RunFolder(Path(out), Path(out), overwrite=False)))
+    folder = RunFolder.open(Path(out), identity=given.identity(steps), overwrite=overwrite)
+    ways = given.ways(steps, folder, quiet=quiet)
     try:
         state, ledger = run_plan(steps, built, start, ways)
     except InputError:
@@ -146,7 +104,7 @@ def compress(
         command="compress",
         models=(
             model_entry(final, name="compressed", path=out, base=model),
-            model_entry(network, name="uncompressed", path=model, folder=located(model)),
+            model_entry(start.model, name="uncompressed", path=model, folder=located(model)),
         ),
         scores=() if scored is None else scored.scores,
         comparisons=() if scored is None else scored.comparisons,
@@ -156,14 +114,14 @@ def compress(
         provenance=provenance(
             command=command or f"affinage compress {model} --plan … --out {out}",
             seed=steps.seed,
-            recipe_sha256=None if recipe is None else recipe.sha256,
-            data=run.fingerprints if run is not None else fingerprints(files) if files else {},
+            recipe_sha256=None if given.recipe is None else given.recipe.sha256,
+            data=given.fingerprints,
             seconds=time.perf_counter() - began,
         ),
     )
 
     def write(aside: Path) -> None:
-        _write(aside, state, steps, report, recipe=recipe, source=Path(located(model)), base=str(model))
+        _write(aside, state, steps, report, recipe=given.recipe, source=Path(located(model)), base=str(model))
         if run is not None and scored is not None:
             write_example_scores(aside, ExampleScores(run.task.name, scored.examples))
 
@@ -171,17 +129,96 @@ def compress(
     return report
 
 
-def _ways(
-    shared: Mapping[str, Any], folder: RunFolder, run: TaskRun | None, recipe: Recipe | None, masked: bool
-) -> ModelAlone:
-    if run is not None:
-        return WithTask(**shared, folder=folder, run=run)
-    if recipe is not None and masked:
-        return WithText(**shared, folder=folder, on_text=recipe.stages[0])
-    return ModelAlone(**shared, folder=folder)
+@dataclass(frozen=True)
+class _Given:
+    """What a compression is asked for: read, and found to fit together."""
+
+    model: str | Path
+    start: State
+    run: TaskRun | None
+    """the rows of a task"""
+    recipe: Recipe | None
+    """how recovery trains; None where there is nothing to train on"""
+    files: Sequence[Path | str]
+    """raw text"""
+    columns: Mapping[str, str]
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """File -> sha256 of the rows, else of the raw text."""
+        if self.run is not None:
+            return self.run.fingerprints
+        return fingerprints(self.files) if self.files else {}
+
+    def identity(self, plan: Plan) -> dict[str, Any]:
+        """All that the result depends on."""
+        return {
+            "verb": "compress",
+            "plan": plan.sha256,
+            "recipe": self.recipe and self.recipe.sha256,
+            "model": str(self.model),
+            "weights": weights_fingerprint(self.model),
+            "task": self.run and self.run.task.name,
+            "data": self.fingerprints,
+            "columns": dict(self.columns),
+            "corpus": fingerprints(self.files) if self.files else None,
+        }
+
+    def ways(self, plan: Plan, folder: RunFolder, *, quiet: bool = False) -> ModelAlone:
+        """With what the plan is run."""
+        shared: dict[str, Any] = {"plan": plan, "start": self.start, "folder": folder, "files": self.files}
+        if self.run is not None:
+            return WithTask(**shared, quiet=quiet, run=self.run)
+        if self.recipe is not None:
+            return WithText(**shared, quiet=quiet, on_text=self.recipe.stages[0])
+        return ModelAlone(**shared, quiet=quiet)
 
 
-def _recipe(plan: Plan, on: str, model: str | Path) -> Recipe:
+def _read(
+    model: str | Path,
+    *,
+    plan: Plan,
+    task: str | None,
+    data: str | Path | None,
+    corpus: Sequence[str | Path],
+    columns: Mapping[str, str] | None,
+) -> _Given:
+    """Raises: InputError or DataError for whatever cannot be used."""
+    config, tokenizer = read_config(model), load_tokenizer(model)
+    check_fit(tokenizer, config, where=model)
+    files = corpus_files(corpus) if corpus else []
+    if corpus and as_stream(files, Recipe.load("distilcamembert").stages[0]) is not None:
+        raise InputError("compress reads raw text whole, and this corpus is streamed: give text files")
+    run: TaskRun | None = None
+    recipe: Recipe | None = None
+    if task is not None and data is not None:
+        recipe = _recipe(plan, "task", model)
+        training = recipe.stages[0].training
+        run = read_planned_run(model, task=task, data=data, plan=recipe, training=training, columns=columns)
+        found, labelled = read_teachers([model], run)
+        if not found.tuned:
+            raise InputError(
+                f"model '{model}' is not fine-tuned for task '{task}'; compress a tuned one: affinage finetune {model} "
+                f"--task {task} --data {data} --out DIR"
+            )
+        run, network = replace(run, data=labelled), found.models[0]
+        _fit(recipe, network, on="task")
+    elif task is not None or data is not None:
+        raise InputError("a task needs its rows and rows need a task: give both --task and --data, or neither")
+    else:
+        network = load_model(model)
+        if corpus and head_kind(config) is None:
+            recipe = _recipe(plan, "text", model)
+            _fit(recipe, network, on="text")
+    return _Given(model, State(network, tokenizer), run, recipe, files, columns or {})
+
+
+def _fit(recipe: Recipe, network: PreTrainedModel, *, on: Literal["text", "task"]) -> None:
+    """Raises: InputError where the recipe's losses cannot compare the model with itself."""
+    fit_losses(build_losses(recipe.stages[0].losses, teacher=True, on=on), network, network)
+
+
+def _recipe(plan: Plan, on: Literal["text", "task"], model: str | Path) -> Recipe:
     """How recovery trains, of one stage. Raises: InputError where the plan's recipe is none for this."""
     name = plan.recipe or ("task" if on == "task" else "distilcamembert")
     own = {} if plan.recipe is not None else dict(_ON_TASK if on == "task" else _ON_TEXT)
@@ -190,7 +227,7 @@ def _recipe(plan: Plan, on: str, model: str | Path) -> Recipe:
         own["training.row_length"] = tuned.row_length
     settings = {**own, "training.seed": plan.seed, **plan.settings}
     found = Recipe.load(name, {key: _yaml(value) for key, value in settings.items()})
-    found = found.with_stages_on("task" if on == "task" else "text")
+    found = found.with_stages_on(on)
     if len(found.stages) != 1:
         raise InputError(f"recipe '{name}' has {len(found.stages)} stages on {on}; recovery takes one of one stage")
     limit = max_length(read_config(model))

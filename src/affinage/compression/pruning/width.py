@@ -58,7 +58,8 @@ def _narrower(config: PretrainedConfig, heads: int, width: int) -> PretrainedCon
     embedding = getattr(config, "embedding_size", None)
     if embedding == width:
         raise InputError(
-            f"a width of {width} is that of the embeddings, which then have no map to the layers: keep another share"
+            f"a width of {width} is that of the embeddings of this {config.model_type}, which lose their map to the "
+            "layers: keep another share"
         )
     for name in ("embedding_size", "pooler_hidden_size"):
         if getattr(config, name, None) == config.hidden_size:

@@ -25,7 +25,7 @@ def gradient_sizes(
     """
     if not weights:
         return []
-    batches, measure = _given(calibration, loss)
+    batches, measure = enough(calibration), _given(loss)
     sums = [torch.zeros_like(weight) for weight in weights]
     with _differentiable(model, weights):
         for batch in batches:
@@ -37,20 +37,22 @@ def gradient_sizes(
 def top_eigenvalues(
     model: PreTrainedModel,
     weights: Sequence[Tensor],
-    calibration: Sequence[Batch] | None,
+    batches: Sequence[Batch],
     loss: Loss | None,
     *,
     seed: int,
     steps: int = 10,
+    close: float = 0.05,
 ) -> Tensor:
     """(batches, weights): the largest eigenvalue, by size, of the Hessian of a batch's loss in each weight alone.
 
     Power iteration on Hessian-vector products (Shen et al. 2020, Q-BERT, Algorithm 1), for all weights at once: blocks
-    off the diagonal are left out, as each product is taken with one weight's vector at a time.
+    off the diagonal are left out, as each product is taken with one weight's vector at a time. It ends after `steps`,
+    or where a step changes the value by less than a share `close` of it.
 
-    Raises: InputError without calibration texts or loss.
+    Raises: InputError without loss.
     """
-    batches, measure = _given(calibration, loss)
+    measure = _given(loss)
     found = torch.zeros(len(batches), len(weights))
     generator = torch.Generator().manual_seed(seed)
     # The kernels that are quick in one differentiation have no second.
@@ -60,18 +62,18 @@ def top_eigenvalues(
             for j, (weight, gradient) in enumerate(zip(weights, gradients, strict=True)):
                 vector = torch.randn(weight.shape, generator=generator).to(weight)
                 if gradient.requires_grad:
-                    found[i, j] = _power_iteration(gradient, weight, vector, steps)
+                    found[i, j] = _power_iteration(gradient, weight, vector, steps, close)
     return found
 
 
-def _power_iteration(gradient: Tensor, weight: Tensor, vector: Tensor, steps: int) -> float:
+def _power_iteration(gradient: Tensor, weight: Tensor, vector: Tensor, steps: int, close: float) -> float:
     value = 0.0
     for _ in range(steps):
         vector = vector / vector.norm().clamp(min=1e-30)
         (product,) = torch.autograd.grad(gradient, weight, vector, retain_graph=True, materialize_grads=True)
         before, value = value, float((product * vector).sum())
         vector = product
-        if abs(value - before) <= 1e-2 * abs(value):
+        if abs(value - before) <= close * abs(value):
             break
     return value
 
@@ -83,12 +85,12 @@ def _gradients(
     return torch.autograd.grad(value, weights, create_graph=create_graph, allow_unused=True, materialize_grads=True)
 
 
-def _given(calibration: Sequence[Batch] | None, loss: Loss | None) -> tuple[Sequence[Batch], Loss]:
+def _given(loss: Loss | None) -> Loss:
     if loss is None:
         raise InputError(
             "a loss is needed to take gradients of: give the labelled training part of a task, or a corpus"
         )
-    return enough(calibration), loss
+    return loss
 
 
 @contextmanager

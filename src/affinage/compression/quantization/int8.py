@@ -50,9 +50,9 @@ class Int8(Parts):
 class Int8Static(Parts):
     """int8 weights; activations in 8 bits too, in ranges measured on calibration texts. Fast in ONNX Runtime."""
 
-    ranges: Ranges = "percentile"
+    ranges: Ranges = "min-max"
     """all of what was seen; all but the outermost (`outside`); or where the histogram loses least (Migacz 2017)"""
-    outside: float = 1e-5
+    outside: float = 1e-4
     """percentile: share of the values that may lie outside, [0, 0.5)"""
     per_channel: bool = True
     """a scale for each output instead of one for the whole matrix"""

@@ -8,6 +8,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from affinage.compression.base import Resources, Traits, compressors
+from affinage.compression.quantization.calibration import enough
 from affinage.compression.quantization.curvature import top_eigenvalues
 from affinage.compression.quantization.places import LEAVES, TAKES, Parts, quantized
 from affinage.compression.quantization.weight_only import check_group, group_embedding, group_linear
@@ -30,12 +31,16 @@ class MixedBits(Parts):
     """of the tables, which Q-BERT finds to need more"""
     group: int = 64
     """weights of a row that share a scale and a zero point: a power of two, 16 at least"""
+    batches: int = 2
+    """calibration batches whose Hessians are looked at: about ten passes forth and back for each map and batch"""
 
     needs: ClassVar[frozenset[str]] = frozenset({"calibration", "gradients"})
     traits: ClassVar[Traits] = Traits("quantization", TAKES, LEAVES, trains=False)
 
     def __post_init__(self) -> None:
         check_group(self.group)
+        if self.batches < 1:
+            raise ValueError(f"batches is at least 1, not {self.batches}")
         if not self.choices or not all(2 <= bits <= 8 for bits in (*self.choices, self.embedding_bits)):
             raise ValueError(f"choices and embedding_bits are 2 to 8, not {(*self.choices, self.embedding_bits)}")
         if not min(self.choices) <= self.bits <= max(self.choices):
@@ -59,9 +64,13 @@ class MixedBits(Parts):
         """
         paths = self.linears(model)
         if not paths:
-            raise InputError("mixed-bits: no linear map that is still whole; leave encoder on, or the step out")
+            raise InputError(
+                "mixed-bits: no linear map that is still whole: they are quantized already, or encoder and heads are "
+                "switched off; leave the step out"
+            )
         weights = [model.get_parameter(f"{path}.weight") for path in paths]
-        found = top_eigenvalues(model, weights, resources.calibration, resources.loss, seed=resources.seed)
+        batches = enough(resources.calibration)[: self.batches]
+        found = top_eigenvalues(model, weights, batches, resources.loss, seed=resources.seed)
         omega = found.mean(0).abs() + found.std(0, correction=0)
         choices = sorted(set(self.choices))
         costs = [

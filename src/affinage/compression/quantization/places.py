@@ -33,7 +33,7 @@ class Parts:
     embeddings: bool = True
     """the word embeddings, with the vocabulary projection that is tied to them, and the position embeddings"""
     heads: bool = True
-    """the maps around the layers: a pooler, a head's inner map, one in a factored table; never that which gives logits"""
+    """the maps around the layers: a pooler, a head's or a factored table's inner map; never that which gives logits"""
 
     def linears(self, model: PreTrainedModel) -> list[str]:
         """Paths of the linear maps that are still whole, the encoder's first."""

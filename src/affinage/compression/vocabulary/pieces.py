@@ -106,7 +106,8 @@ def trimmed(state: State, kept: Sequence[int]) -> State:
 
 def _merges(model: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Older files write a pair as one string."""
-    return [tuple(merge.split(" ", 1)) if isinstance(merge, str) else tuple(merge) for merge in model["merges"]]
+    pairs = (merge.split(" ", 1) if isinstance(merge, str) else merge for merge in model["merges"])
+    return [(left, right) for left, right in pairs]
 
 
 def _with_parts_(kept: set[int], number: Mapping[str, int], merges: Iterable[tuple[str, str]], before: str) -> None:

@@ -1,0 +1,82 @@
+"""Which single weights, or blocks of them, go; and the modules that store what stays."""
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from affinage.compression.base import Traits
+from affinage.compression.pruning.choice import removed
+from affinage.errors import InputError
+from affinage.models.modules.sparse import sparse_embedding, sparse_linear
+from affinage.models.replacing import linears, replace_embedding_, replace_module_, word_embedding_path
+
+SPARSE = Traits("pruning", takes=frozenset({"dense", "uneven"}), leaves=frozenset({"sparse"}))
+
+Gone = Mapping[str, Tensor]
+"""path -> (out / r, in / c) bool: the blocks (r, c) of its weight that become zero"""
+
+
+def matrices(model: PreTrainedModel, *, embeddings: bool) -> dict[str, nn.Linear | nn.Embedding]:
+    """The encoder's linear maps, and where asked the word embeddings, by path; biases and norms are never pruned.
+
+    Raises: InputError where one is no plain module any more.
+    """
+    paths = [*linears(model), *([word_embedding_path(model)] if embeddings else [])]
+    found: dict[str, nn.Linear | nn.Embedding] = {}
+    for path in paths:
+        module = model.get_submodule(path)
+        if type(module) not in (nn.Linear, nn.Embedding):
+            raise InputError(f"'{path}' is a {type(module).__name__}: make weights sparse before packing them")
+        assert isinstance(module, nn.Linear | nn.Embedding)
+        found[path] = module
+    return found
+
+
+def smallest(scores: Tensor, count: int) -> Tensor:
+    """Bool of the shape of `scores`: the `count` smallest; of equal ones the first."""
+    flat = scores.flatten()
+    if count == 0:
+        return torch.zeros_like(scores, dtype=torch.bool)
+    border = flat.kthvalue(count).values
+    gone = flat < border
+    equal = (flat == border).nonzero()[:, 0]
+    gone[equal[: count - int(gone.sum())]] = True
+    return gone.view(scores.shape)
+
+
+def smallest_of_all(scores: Mapping[str, Tensor], sparsity: float) -> dict[str, Tensor]:
+    """For each matrix the entries among the ⌊sparsity * n⌋ smallest of all n."""
+    joined = torch.cat([part.flatten() for part in scores.values()])
+    parts = smallest(joined, removed(len(joined), sparsity)).split([part.numel() for part in scores.values()])
+    return {path: part.view(scores[path].shape) for path, part in zip(scores, parts, strict=True)}
+
+
+def smallest_of_each(scores: Mapping[str, Tensor], sparsity: float) -> dict[str, Tensor]:
+    """The ⌊sparsity * n⌋ smallest of each matrix."""
+    return {path: smallest(part, removed(part.numel(), sparsity)) for path, part in scores.items()}
+
+
+def made_sparse(model: PreTrainedModel, gone: Gone) -> PreTrainedModel:
+    """A copy of the model in eval mode without these weights: what stays is stored, with a mask of bits."""
+    made = deepcopy(model).eval()
+    for path, out in gone.items():
+        module = made.get_submodule(path)
+        if isinstance(module, nn.Embedding):
+            replace_embedding_(made, sparse_embedding(module, ~out))
+        else:
+            assert isinstance(module, nn.Linear)
+            replace_module_(made, path, sparse_linear(module, ~out))
+    return made
+
+
+def check_blocks(modules: Mapping[str, nn.Module], rows: int, columns: int, what: Sequence[str]) -> None:
+    """Raises: InputError where blocks (rows, columns) do not fill a weight; `what`: the parameters that say so."""
+    for path, module in modules.items():
+        weight = module.weight
+        assert isinstance(weight, Tensor)
+        for size, by, name in zip(weight.shape, (rows, columns), what, strict=True):
+            if size % by:
+                raise InputError(f"{name}={by} does not divide the {size} of '{path}' {tuple(weight.shape)}")
