@@ -42,7 +42,8 @@ def batches(architecture: str, head: str) -> tuple[Batch, ...]:
 
 
 def logits(model: PreTrainedModel, batch: Batch) -> Tensor:
-    found: Tensor = model(input_ids=batch.input_ids, attention_mask=batch.mask.long()).logits
+    ids = batch.input_ids.clamp(max=model.config.vocab_size - 1)  # of a vocabulary that was trimmed since
+    found: Tensor = model(input_ids=ids, attention_mask=batch.mask.long()).logits
     return found
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from affinage.compression.base import TrainedCompressor, compressors
+from affinage.compression.base import compressors
 from affinage.errors import InputError
 from affinage.evaluation.footprint import footprint
 from affinage.models.structure import structure_of
@@ -24,7 +24,8 @@ def rows() -> list[tuple[str, ...]]:
 def table(found: list[tuple[str, ...]]) -> str:
     """Markdown."""
     lines = [COLUMNS, ("---",) * len(COLUMNS), *found]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines).replace("| ---", "|---").replace("--- |", "---|")
+    cells = [[cell.replace("|", "\\|") for cell in line] for line in lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells).replace("| ---", "|---").replace("--- |", "---|")
 
 
 def in_page() -> str:
@@ -49,7 +50,7 @@ def _row(name: str) -> tuple[str, ...]:
         faster.append("fewer operations")
     if "int8" in name and "packed" in method.traits.leaves:
         faster.append("int8")
-    needs = [*sorted(method.needs), *(["training"] if issubclass(method, TrainedCompressor) else [])]
+    needs = [*sorted(method.needs), *(["training"] if hasattr(method, "on_step") else [])]
     return (
         f"`{name}`",
         entry.summary,

@@ -2,6 +2,7 @@
 
 import random
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,10 +48,15 @@ def check(first: str, then: str, folder: Path) -> None:
     for name in (first, then):
         method = compressors.build(name)
         try:
-            prepared, tokenizer = begun(method, model, tokenizer, resources("bert", "sequence", method.needs))
+            given = resources("bert", "sequence", method.needs)
+            if given.calibration is not None:
+                largest = len(tokenizer) - 1
+                kept = [replace(b, input_ids=b.input_ids.clamp(max=largest)) for b in given.calibration]
+                given = replace(given, calibration=kept)
+            prepared, tokenizer = begun(method, model, tokenizer, given)
         except InputError as error:
             # A tiny model runs out of what can be cut, and the method says so.
-            if name == then and re.search("already|nothing left|keeps at least|trim first", str(error)):
+            if name == then and re.search("already|nothing left|nothing to cut|keeps at least|trim first", str(error)):
                 return
             raise
         model = trained_and_finished(method, prepared, "bert", "sequence")

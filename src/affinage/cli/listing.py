@@ -46,7 +46,6 @@ def compressors(as_json: Json = False) -> None:
     affinage list compressors
     """
     import affinage.compression  # noqa: F401  (registers every compressor)
-    from affinage.compression.base import TrainedCompressor
     from affinage.compression.base import compressors as registry
 
     found: list[dict[str, Any]] = []
@@ -59,7 +58,7 @@ def compressors(as_json: Json = False) -> None:
                 "paradigm": component.traits.paradigm,
                 "parameters": _parameters(component),
                 "needs": sorted(component.needs),
-                "trained": issubclass(component, TrainedCompressor),
+                "trained": hasattr(component, "on_step"),
                 "takes": sorted(component.traits.takes),
                 "leaves": sorted(component.traits.leaves),
                 "source": entry.source,

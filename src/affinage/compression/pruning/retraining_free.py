@@ -46,8 +46,8 @@ class PruneFisher:
         work = work_of(model)
         if self.keep * work.whole < work.least:
             raise InputError(
-                f"keep={self.keep} does not pay for one head and one neuron of each layer: the least is "
-                f"keep={work.least / work.whole:.3g}"
+                f"keep={self.keep} of the work: each layer keeps at least one head and one neuron, which makes "
+                f"keep={work.least / work.whole:.3g} the least"
             )
         whole = deepcopy(model).eval()
         found = sensitivity(whole, resources, neurons=True)
@@ -85,8 +85,9 @@ class PruneToLatency:
         target = self.latency * own
         if (fastest := took(low)) > target:
             raise InputError(
-                f"latency={self.latency}: with one head and one neuron a layer a text still takes {fastest:.2f} ms, "
-                f"{fastest / own:.2f} of what it took; leave layers out too (drop-layers), or ask for less"
+                f"latency={self.latency}: each layer keeps at least one head and one neuron, and then a text still "
+                f"takes {fastest:.2f} ms, {fastest / own:.2f} of what it took; leave layers out too (drop-layers), or "
+                "ask for less"
             )
         for _ in range(_STEPS):
             middle = (low + high) / 2

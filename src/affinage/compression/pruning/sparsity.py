@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from affinage.compression.base import Traits
 from affinage.compression.pruning.choice import removed
 from affinage.errors import InputError
-from affinage.models.modules.sparse import sparse_embedding, sparse_linear
+from affinage.models.modules.sparse import SparseLinear, sparse_embedding, sparse_linear
 from affinage.models.replacing import linears, replace_embedding_, replace_module_, word_embedding_path
 
 SPARSE = Traits("pruning", takes=frozenset({"dense", "uneven"}), leaves=frozenset({"sparse"}))
@@ -69,6 +69,19 @@ def made_sparse(model: PreTrainedModel, gone: Gone) -> PreTrainedModel:
         else:
             assert isinstance(module, nn.Linear)
             replace_module_(made, path, sparse_linear(module, ~out))
+    return made
+
+
+def with_zeros(model: PreTrainedModel) -> PreTrainedModel:
+    """A copy in which sparse maps are plain ones whose weights are parameters; the model itself where it has none."""
+    if not any(isinstance(module, SparseLinear) for module in model.modules()):
+        return model
+    made = deepcopy(model)
+    for path, module in list(made.named_modules()):
+        if isinstance(module, SparseLinear):
+            plain = nn.Linear(module.in_features, module.out_features, bias=False)
+            plain.weight, plain.bias = nn.Parameter(module.dense().detach()), module.bias
+            replace_module_(made, path, plain)
     return made
 
 

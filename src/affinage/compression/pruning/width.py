@@ -41,7 +41,7 @@ class PruneWidth:
         heads = max(1, round(self.keep * count))
         width = heads * (before["hidden_size"] // count)
         if heads == count:
-            raise InputError(f"keep={self.keep} of {count} heads is all of them: the width goes by whole heads")
+            raise InputError(f"keep={self.keep} of {count} heads leaves nothing to cut: the width goes by whole heads")
         config = _narrower(model.config, heads, width)
         if not _is_stock(model):
             raise InputError("prune-width comes first: it needs layers of one shape, as the model's config says")

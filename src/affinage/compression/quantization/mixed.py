@@ -8,6 +8,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from affinage.compression.base import Resources, Traits, compressors
+from affinage.compression.pruning.sparsity import with_zeros
 from affinage.compression.quantization.calibration import enough
 from affinage.compression.quantization.curvature import top_eigenvalues
 from affinage.compression.quantization.places import LEAVES, TAKES, Parts, quantized
@@ -47,6 +48,7 @@ class MixedBits(Parts):
             raise ValueError(f"a mean of {self.bits} bits cannot be reached with choices of {self.choices}")
 
     def apply(self, model: PreTrainedModel, resources: Resources) -> PreTrainedModel:
+        model = with_zeros(model)  # derivatives are taken by a weight that is a parameter
         bits = self.allotted(model, resources)
         return quantized(
             model,

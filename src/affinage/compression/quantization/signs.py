@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from affinage.compression.base import Resources, Traits, compressors
+from affinage.compression.pruning.sparsity import with_zeros
 from affinage.compression.quantization.curvature import gradient_sizes
 from affinage.compression.quantization.places import LEAVES, TAKES, Parts, quantized
 from affinage.models.modules.matrix import (
@@ -37,6 +38,7 @@ class _LossAware(Parts):
     needs: ClassVar[frozenset[str]] = frozenset({"calibration", "gradients"})
 
     def apply(self, model: PreTrainedModel, resources: Resources) -> PreTrainedModel:
+        model = with_zeros(model)  # derivatives are taken by a weight that is a parameter
         paths = [*self.linears(model), *self.tables(model)]
         weights = [model.get_parameter(f"{path}.weight") for path in paths]
         sizes = gradient_sizes(model, weights, resources.calibration, resources.loss)
