@@ -136,4 +136,5 @@ def centred(rows: Tensor) -> Tensor:
 def orthogonal_to_ones(width: int) -> Tensor:
     """(E, E-1) float64: orthonormal columns, each with mean 0."""
     ones = torch.ones(width, 1, dtype=torch.float64)
-    return torch.linalg.qr(torch.cat([ones, torch.eye(width, width - 1, dtype=torch.float64)], 1)).Q[:, 1:]
+    found: Tensor = torch.linalg.qr(torch.cat([ones, torch.eye(width, width - 1, dtype=torch.float64)], 1)).Q[:, 1:]
+    return found
