@@ -20,6 +20,9 @@ from tiny import FAMILIES, tiny_model, tiny_tokenizer
 from tiny_calibration import calibration_batches, tiny_resources
 
 TABLES = ("west", "slim-embeddings", "quotient-remainder", "light-rnn")
+QUICK = ("bert", "camembert", "flaubert", "modernbert")
+SOME = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in FAMILIES]
+UNSHARED = [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in FAMILIES if n != "albert"]
 WHOLE = ("camembert", "roberta", "bert", "distilbert", "xlm-roberta", "electra")
 
 
@@ -44,7 +47,7 @@ def output(model: PreTrainedModel, architecture: str) -> Tensor:
     return logits[batch.mask] if logits.dim() > 1 and logits.shape[:2] == batch.mask.shape else logits
 
 
-@pytest.mark.parametrize("architecture", FAMILIES)
+@pytest.mark.parametrize("architecture", SOME)
 @pytest.mark.parametrize("name", ["kronecker", "tensor-train", "tucker"])
 def test_every_family_is_decomposed_and_computes_what_the_modules_stand_for(name: str, architecture: str) -> None:
     model = tiny_model(architecture, "mlm")
@@ -63,7 +66,7 @@ def test_every_family_is_decomposed_and_computes_what_the_modules_stand_for(name
     assert torch.allclose(output(made, architecture), output(dense, architecture), atol=1e-4)
 
 
-@pytest.mark.parametrize("architecture", FAMILIES)
+@pytest.mark.parametrize("architecture", SOME)
 @pytest.mark.parametrize("name", TABLES)
 def test_every_familys_embeddings_can_be_shared_and_stay_tied(name: str, architecture: str) -> None:
     model = tiny_model(architecture, "mlm")
@@ -94,7 +97,7 @@ def test_tables_of_several_strengths_err_less_the_larger_they_are() -> None:
         assert counts[0] < counts[1]
 
 
-@pytest.mark.parametrize("architecture", [name for name in FAMILIES if name != "albert"])
+@pytest.mark.parametrize("architecture", UNSHARED)
 @pytest.mark.parametrize("parts", ["all", "attention", "feed-forward"])
 def test_layers_share_what_is_named(parts: str, architecture: str) -> None:
     model = tiny_model(architecture, "mlm")

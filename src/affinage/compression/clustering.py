@@ -38,23 +38,25 @@ def nearest(points: Tensor, found: Tensor) -> Tensor:
     """(N,) int64: the centre (count, d) that each point (N, d) is nearest to."""
     squares = found.square().sum(1)
     rows = max(1, _CHUNK // len(found))
-    return torch.cat([(squares - 2 * part @ found.t()).argmin(1) for part in points.split(rows)])
+    return torch.cat([(squares - 2 * part @ found.t()).argmin(1) for part in torch.split(points, rows)])
 
 
 def _on_lines(points: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
     rows = max(1, _CHUNK // len(found))
-    codes = torch.cat([(part @ found.t()).abs().argmax(1) for part in points.split(rows)])
+    codes = torch.cat([(part @ found.t()).abs().argmax(1) for part in torch.split(points, rows)])
     return codes, (points * found[codes]).sum(1)
 
 
 def _means(points: Tensor, codes: Tensor, before: Tensor) -> Tensor:
     sums = torch.zeros_like(before).index_add_(0, codes, points)
     counts = torch.bincount(codes, minlength=len(before))[:, None]
-    return torch.where(counts > 0, sums / counts.clamp(min=1), before)
+    found: Tensor = torch.where(counts > 0, sums / counts.clamp(min=1), before)
+    return found
 
 
 def _units(vectors: Tensor) -> Tensor:
-    return vectors / vectors.norm(dim=1, keepdim=True).clamp(min=torch.finfo(vectors.dtype).tiny)
+    found: Tensor = vectors / vectors.norm(dim=1, keepdim=True).clamp(min=torch.finfo(vectors.dtype).tiny)
+    return found
 
 
 def _drawn(points: Tensor, count: int, seed: int) -> Tensor:

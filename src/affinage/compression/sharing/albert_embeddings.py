@@ -108,7 +108,7 @@ def narrowed(model: PreTrainedModel, width: int) -> Narrow:
     constant = positions.mean(0) + types[0]
     spread = positions - positions.mean(0)
     gram = centred(centred(spread.t() @ spread).t()) / len(positions)
-    for part in words.split(_ROWS):
+    for part in torch.split(words, _ROWS):
         rows = centred(part.double() + constant)
         gram += rows.t() @ rows / len(words)
     values, vectors = torch.linalg.eigh(gram)
@@ -117,7 +117,7 @@ def narrowed(model: PreTrainedModel, width: int) -> Narrow:
     down = orthogonal_to_ones(width) @ main.t()  # (E, H); its transpose maps back
     gain, shift = (tensor_of(model, layout.embedding_norm, name).double() for name in ("weight", "bias"))
     return Narrow(
-        words=torch.cat([centred(part.double()) @ down.t() for part in words.split(_ROWS)]),
+        words=torch.cat([centred(part.double()) @ down.t() for part in torch.split(words, _ROWS)]),
         positions=centred(positions) @ down.t(),
         types=centred(types) @ down.t(),
         gain=torch.ones(width),
@@ -136,4 +136,5 @@ def centred(rows: Tensor) -> Tensor:
 def orthogonal_to_ones(width: int) -> Tensor:
     """(E, E-1) float64: orthonormal columns, each with mean 0."""
     ones = torch.ones(width, 1, dtype=torch.float64)
-    return torch.linalg.qr(torch.cat([ones, torch.eye(width, width - 1, dtype=torch.float64)], 1)).Q[:, 1:]
+    found: Tensor = torch.linalg.qr(torch.cat([ones, torch.eye(width, width - 1, dtype=torch.float64)], 1)).Q[:, 1:]
+    return found

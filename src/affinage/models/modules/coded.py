@@ -38,7 +38,8 @@ class CodedEmbedding(Compressed):
         return table_settings(self) | {name: getattr(self, name) for name in names}
 
     def dense(self) -> Tensor:
-        return self(torch.arange(self.num_embeddings, device=self.codes.device))
+        whole: Tensor = self(torch.arange(self.num_embeddings, device=self.codes.device))
+        return whole
 
     def forward(self, ids: Tensor) -> Tensor:
         """(…) int64 -> (…, H)."""

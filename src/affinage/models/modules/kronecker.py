@@ -3,10 +3,9 @@
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
-from torch.nn.utils import skip_init
 
 from affinage.models.modules.base import Compressed, Settings, register_module
-from affinage.models.modules.low_rank import dense_of, table_settings
+from affinage.models.modules.low_rank import dense_of, empty, table_settings
 
 
 @register_module("kronecker-linear")
@@ -58,7 +57,7 @@ class KroneckerEmbedding(Compressed):
         super().__init__()
         self.num_embeddings, self.embedding_dim, self.padding_idx = num_embeddings, embedding_dim, padding_idx
         self.block, self.terms = block, terms
-        self.table = skip_init(nn.Embedding, num_embeddings, terms * embedding_dim // block, padding_idx=padding_idx)
+        self.table = empty(nn.Embedding, num_embeddings, terms * embedding_dim // block, padding_idx=padding_idx)
         self.right = nn.Parameter(torch.empty(terms, block))
 
     def settings(self) -> Settings:

@@ -1,9 +1,19 @@
 """A linear map, or an embedding table, as the product of two thin ones."""
 
+from typing import Any, TypeVar
+
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
 from affinage.models.modules.base import Compressed, Settings, register_module
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def empty(kind: type[M], *sizes: int, **settings: Any) -> M:
+    """A stock module whose tensors hold anything, to be filled; no random numbers are drawn."""
+    made: M = skip_init(kind, *sizes, **settings)  # type: ignore[no-untyped-call]
+    return made
 
 
 def dense_of(module: nn.Module) -> Tensor:
@@ -23,8 +33,8 @@ class LowRankLinear(Compressed):
     def __init__(self, in_features: int, out_features: int, rank: int, bias: bool = True) -> None:
         super().__init__()
         self.in_features, self.out_features, self.rank = in_features, out_features, rank
-        self.down = skip_init(nn.Linear, in_features, rank, bias=False)
-        self.up = skip_init(nn.Linear, rank, out_features, bias=bias)
+        self.down = empty(nn.Linear, in_features, rank, bias=False)
+        self.up = empty(nn.Linear, rank, out_features, bias=bias)
 
     @property
     def bias(self) -> Tensor | None:
@@ -58,8 +68,8 @@ class LowRankEmbedding(Compressed):
         super().__init__()
         self.num_embeddings, self.embedding_dim, self.rank = num_embeddings, embedding_dim, rank
         self.padding_idx = padding_idx
-        self.table = skip_init(nn.Embedding, num_embeddings, rank, padding_idx=padding_idx)
-        self.up = skip_init(nn.Linear, rank, embedding_dim, bias=False)
+        self.table = empty(nn.Embedding, num_embeddings, rank, padding_idx=padding_idx)
+        self.up = empty(nn.Linear, rank, embedding_dim, bias=False)
 
     def settings(self) -> Settings:
         return table_settings(self) | {"rank": self.rank}

@@ -23,12 +23,13 @@ class _Train(Compressed):
 
     def _whole(self) -> Tensor:
         """(product of rows, product of columns)."""
-        found = self.cores[0]
+        found: Tensor = self.cores[0]
         for core in list(self.cores)[1:]:
             found = torch.einsum("amnb,bpqc->ampnqc", found, core)
             a, m, p, n, q, c = found.shape
             found = found.reshape(a, m * p, n * q, c)
-        return found[0, ..., 0]
+        whole: Tensor = found[0, ..., 0]
+        return whole
 
 
 @register_module("tensor-train-linear")

@@ -6,10 +6,9 @@ from math import prod
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
-from torch.nn.utils import skip_init
 
 from affinage.models.modules.base import Compressed, Settings, register_module
-from affinage.models.modules.low_rank import dense_of, table_settings
+from affinage.models.modules.low_rank import dense_of, empty, table_settings
 
 
 @register_module("tucker-linear")
@@ -54,7 +53,7 @@ class TuckerEmbedding(Compressed):
         super().__init__()
         self.num_embeddings, self.embedding_dim, self.padding_idx = num_embeddings, prod(shape), padding_idx
         self.shape, self.ranks = tuple(shape), tuple(ranks)
-        self.table = skip_init(nn.Embedding, num_embeddings, self.ranks[0], padding_idx=padding_idx)
+        self.table = empty(nn.Embedding, num_embeddings, self.ranks[0], padding_idx=padding_idx)
         self.core = nn.Parameter(torch.empty(self.ranks))
         self.sides = nn.ParameterList(
             [nn.Parameter(torch.empty(side, rank)) for side, rank in zip(self.shape, self.ranks[1:], strict=True)]

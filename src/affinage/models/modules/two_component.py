@@ -35,7 +35,8 @@ class TwoComponentEmbedding(Compressed):
         return table_settings(self) | {"columns": self.columns, "product": self.product, "placed": self.placed}
 
     def dense(self) -> Tensor:
-        return self(torch.arange(self.num_embeddings, device=self.row.device))
+        whole: Tensor = self(torch.arange(self.num_embeddings, device=self.row.device))
+        return whole
 
     def forward(self, ids: Tensor) -> Tensor:
         """(…) int64 -> (…, H)."""
