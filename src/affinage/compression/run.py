@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from affinage.compression.base import NEEDS, ChangesTokenizer, Resources, TrainedCompressor
 from affinage.compression.plan import AnyCompressor, Plan
 from affinage.errors import InputError
-from affinage.report.report import LedgerEntry
+from affinage.report.ledger import LedgerEntry
 
 log = logging.getLogger(__name__)
 

@@ -150,7 +150,8 @@ def _plain_settings(stock: nn.Module, settings: Mapping[str, Any]) -> dict[str, 
 def _made(part: Part) -> nn.Module:
     for plain, (kind, _) in _PLAIN.items():
         if kind == part.kind:
-            return skip_init(plain, **part.settings)
+            made: nn.Module = skip_init(plain, **part.settings)
+            return made
     if part.kind not in module_kinds:
         raise InputError(
             f"a part of kind '{part.kind}' is not known; known: {', '.join(sorted(module_kinds))}; the model was made "

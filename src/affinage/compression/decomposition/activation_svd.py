@@ -47,7 +47,7 @@ def whitened(
     for path, module in maps.items():
         moments = found[path]
         if module.bias is None:
-            matrices.append(Matrix(path, module, moments.second))
+            matrices.append(Matrix(path, module, moments.second))  # type: ignore[unreachable]  # torch's types know no map without
         else:
             matrices.append(Matrix(path, module, moments.covariance, moments.mean))
     rows = None if table is None else token_counts(batches, table.num_embeddings)

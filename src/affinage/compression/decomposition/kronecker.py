@@ -37,7 +37,7 @@ class Kronecker:
     traits: ClassVar[Traits] = FACTORED
 
     def apply(self, model: PreTrainedModel, resources: Resources) -> PreTrainedModel:
-        made = deepcopy(model).eval()
+        made: PreTrainedModel = deepcopy(model).eval()
         maps, table = chosen_parts(made, self.parts, method="kronecker")
         if table is not None:
             self._check("the embeddings", (table.embedding_dim,), self.block)

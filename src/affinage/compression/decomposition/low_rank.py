@@ -83,7 +83,7 @@ class LowRank:
             raise InputError(f"{self.name}: allot=energy spends a budget, keep; leave {given[0]} out")
 
     def apply(self, model: PreTrainedModel, resources: Resources) -> PreTrainedModel:
-        made = deepcopy(model).eval()
+        made: PreTrainedModel = deepcopy(model).eval()
         maps, table = chosen_parts(made, self.parts, method=self.name)
         matrices = self.matrices(made, maps, table, resources)
         found = [matrix.found for matrix in matrices]
@@ -131,7 +131,8 @@ def refuse_no_gain(ranks: Ranks, matrices: Sequence[Matrix], method: str) -> Non
     """Raises: InputError where every matrix would stay whole."""
     if any(rank is not None for rank in ranks):
         return
-    most = max(Candidate(*m.module.weight.shape, energies=torch.zeros(0).numpy()).most for m in matrices)
+    shapes = [tuple(m.module.weight.shape) for m in matrices]
+    most = max(Candidate(rows, columns, torch.zeros(0).numpy()).most for rows, columns in shapes)
     raise InputError(
         f"{method}: two factors of these ranks are no smaller than the whole; the largest rank that is: {most}"
     )

@@ -47,7 +47,7 @@ class SensitivitySVD:
     traits: ClassVar[Traits] = FACTORED
 
     def apply(self, model: PreTrainedModel, resources: Resources) -> PreTrainedModel:
-        made = deepcopy(model).eval()
+        made: PreTrainedModel = deepcopy(model).eval()
         maps, table = chosen_parts(made, self.parts, method="sensitivity-svd")
         matrices = whitened(made, maps, table, resources, method="sensitivity-svd")
         found = [matrix.found for matrix in matrices]

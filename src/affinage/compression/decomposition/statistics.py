@@ -98,7 +98,7 @@ def token_counts(batches: Sequence[Batch], vocabulary: int) -> Tensor:
 
 
 def fisher(
-    model: PreTrainedModel, weights: Mapping[str, nn.Parameter], resources: Resources, *, method: str
+    model: PreTrainedModel, weights: Mapping[str, Tensor], resources: Resources, *, method: str
 ) -> dict[str, Tensor]:
     """Name -> (rows, columns) float64: the diagonal of the empirical Fisher information of each weight.
 

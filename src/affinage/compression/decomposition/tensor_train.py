@@ -46,7 +46,7 @@ class TensorTrain:
             raise InputError("tensor-train: rank and keep both say the rank; leave one out")
 
     def apply(self, model: PreTrainedModel, resources: Resources) -> PreTrainedModel:
-        made = deepcopy(model).eval()
+        made: PreTrainedModel = deepcopy(model).eval()
         maps, table = chosen_parts(made, self.parts, method="tensor-train")
         new = {path: module for path, old in maps.items() if (module := self._linear(old)) is not None}
         embedding = None if table is None else self._embedding(table)

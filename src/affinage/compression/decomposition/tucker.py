@@ -37,7 +37,7 @@ class Tucker:
     traits: ClassVar[Traits] = FACTORED
 
     def apply(self, model: PreTrainedModel, resources: Resources) -> PreTrainedModel:
-        made = deepcopy(model).eval()
+        made: PreTrainedModel = deepcopy(model).eval()
         maps, table = chosen_parts(made, self.parts, method="tucker")
         new = {path: module for path, old in maps.items() if (module := self._linear(old)) is not None}
         embedding = None if table is None else self._embedding(table)
@@ -117,7 +117,8 @@ def _leading(tensor: Tensor, k: int, rank: int) -> Tensor:
     if flat.shape[0] > flat.shape[1]:
         leading: Tensor = torch.linalg.svd(flat, full_matrices=False).U[:, :rank]
         return leading
-    return torch.linalg.eigh(flat @ flat.t()).eigenvectors.flip(1)[:, :rank]
+    found: Tensor = torch.linalg.eigh(flat @ flat.t()).eigenvectors.flip(1)[:, :rank]
+    return found
 
 
 def _fill(targets: Sequence[Tensor], values: Sequence[Tensor]) -> None:

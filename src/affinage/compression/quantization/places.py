@@ -83,7 +83,8 @@ def quantized(
         assert isinstance(linear, nn.Linear)
         replace_module_(made, path, make_linear(path, linear))
     log.info("%s: %d linear maps and %d tables quantized", method, len(maps), len(tables))
-    return made.eval()
+    whole: PreTrainedModel = made.eval()
+    return whole
 
 
 def no_linear(path: str, linear: nn.Linear) -> Compressed:

@@ -55,7 +55,8 @@ class _Trained(Parts):
             for path, module in list(made.named_modules()):
                 if isinstance(module, QatLinear):
                     replace_module_(made, path, module.packed())
-        return made.eval()
+        whole: PreTrainedModel = made.eval()
+        return whole
 
 
 @compressors.register("qat-int8", source="Zafrir et al. 2019 (Q8BERT), arXiv:1910.06188; Jacob et al. 2018, section 3")

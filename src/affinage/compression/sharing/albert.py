@@ -91,7 +91,8 @@ class Albert:
             _copy(model.get_submodule(name), made.get_submodule(name))
         made.tie_weights()
         log.warning("albert: an approximate start, to be healed by distillation before it is judged")
-        return made.to(model.device).eval()
+        whole: PreTrainedModel = made.to(model.device).eval()  # type: ignore[arg-type]
+        return whole
 
     def _check(self, model: PreTrainedModel) -> str:
         """The head's kind. Raises: InputError where the architecture, its head or a field does not fit."""
@@ -137,7 +138,7 @@ class Albert:
             type_vocab_size=len(narrow.types),
             layer_norm_eps=getattr(theirs, "layer_norm_eps", 1e-12),
             pad_token_id=theirs.pad_token_id,
-            **widths_of(theirs),
+            **widths_of(theirs),  # type: ignore[arg-type]  # its values are only these three
             **{key: getattr(theirs, key) for key in _KEPT if getattr(theirs, key, None) is not None},
         )
 
@@ -158,7 +159,7 @@ class Albert:
 
 def _is_narrow(config: PretrainedConfig) -> bool:
     """Whether the embeddings have a width of their own already (ELECTRA's)."""
-    return getattr(config, "embedding_size", config.hidden_size) != config.hidden_size
+    return bool(getattr(config, "embedding_size", config.hidden_size) != config.hidden_size)
 
 
 def _classifier_dropout(config: PretrainedConfig) -> float:

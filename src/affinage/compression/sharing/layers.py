@@ -45,7 +45,7 @@ class ShareLayers:
     )
 
     def apply(self, model: PreTrainedModel, resources: Resources) -> PreTrainedModel:
-        made = deepcopy(model).eval()
+        made: PreTrainedModel = deepcopy(model).eval()
         layout, depth = layout_of(made.config), depth_of(made.config)
         if layout.shares_layers:
             raise InputError(f"share-layers: all layers of an '{made.config.model_type}' share their weights already")

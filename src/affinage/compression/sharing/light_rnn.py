@@ -35,7 +35,7 @@ class LightRNN:
 
     @torch.no_grad()
     def apply(self, model: PreTrainedModel, resources: Resources) -> PreTrainedModel:
-        made = deepcopy(model).eval()
+        made: PreTrainedModel = deepcopy(model).eval()
         table = stock_table(made, method="light-rnn")
         columns = smallest_columns(table.num_embeddings, self.keep or 0.0)
         cells = placed(table.weight, columns, self.rounds, _matching)

@@ -35,7 +35,7 @@ class QuotientRemainder:
 
     @torch.no_grad()
     def apply(self, model: PreTrainedModel, resources: Resources) -> PreTrainedModel:
-        made = deepcopy(model).eval()
+        made: PreTrainedModel = deepcopy(model).eval()
         table = stock_table(made, method="quotient-remainder")
         columns = smallest_columns(table.num_embeddings, self.keep)
         cells = torch.arange(table.num_embeddings)

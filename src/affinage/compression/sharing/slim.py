@@ -37,7 +37,7 @@ class SlimEmbeddings:
 
     @torch.no_grad()
     def apply(self, model: PreTrainedModel, resources: Resources) -> PreTrainedModel:
-        made = deepcopy(model).eval()
+        made: PreTrainedModel = deepcopy(model).eval()
         table = stock_table(made, method="slim-embeddings")
         rows, width = table.weight.shape
         if width % self.pieces:

@@ -43,7 +43,8 @@ class GroupMatrix(Matrix):
         codes = unpack_bits(self.codes[pick], self.bits, self.groups * self.group)
         zeros = unpack_bits(self.zero_points[pick], self.bits, self.groups)
         steps = codes.unflatten(1, (self.groups, self.group)).float() - zeros[:, :, None].float()
-        return (steps * self.scale[pick].float()[:, :, None]).flatten(1)[:, : self.cols]
+        matrix: Tensor = (steps * self.scale[pick].float()[:, :, None]).flatten(1)[:, : self.cols]
+        return matrix
 
 
 @register_module("group-linear")

@@ -31,14 +31,16 @@ def unpack_bits(packed: Tensor, bits: int, count: int) -> Tensor:
         return packed
     if 8 % bits == 0:
         shifts = torch.arange(0, 8, bits, dtype=torch.uint8, device=packed.device)
-        return ((packed[:, :, None] >> shifts) & (2**bits - 1)).flatten(1)[:, :count]
+        codes: Tensor = ((packed[:, :, None] >> shifts) & (2**bits - 1)).flatten(1)[:, :count]
+        return codes
     return _numbers_of(_bits_of(packed, 8)[:, : count * bits], bits)
 
 
 def pack_trits(codes: Tensor) -> Tensor:
     """(rows, n) values in {0, 1, 2} -> (rows, ⌈n / 5⌉) uint8: Σ_i 3^i · code[5 · byte + i]; padded with 0."""
     padded = torch.nn.functional.pad(codes.to(torch.uint8), (0, -codes.shape[1] % TRITS))
-    return (padded.unflatten(1, (-1, TRITS)) * _powers(codes)).sum(2, dtype=torch.uint8)
+    packed: Tensor = (padded.unflatten(1, (-1, TRITS)) * _powers(codes)).sum(2, dtype=torch.uint8)
+    return packed
 
 
 def unpack_trits(packed: Tensor, count: int) -> Tensor:
@@ -55,7 +57,8 @@ def _bits_of(values: Tensor, bits: int) -> Tensor:
 def _numbers_of(stream: Tensor, bits: int) -> Tensor:
     """(rows, n · bits) of 0 and 1 -> (rows, n)."""
     places = torch.arange(bits, dtype=torch.uint8, device=stream.device)
-    return (stream.unflatten(1, (-1, bits)) << places).sum(2, dtype=torch.uint8)
+    packed: Tensor = (stream.unflatten(1, (-1, bits)) << places).sum(2, dtype=torch.uint8)
+    return packed
 
 
 def _powers(like: Tensor) -> Tensor:

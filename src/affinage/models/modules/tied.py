@@ -13,6 +13,8 @@ class TiedProjection(nn.Module):
     one: it follows from replacing the embeddings (`models.replacing`).
     """
 
+    bias: nn.Parameter | None
+
     def __init__(self, table: Compressed, bias: nn.Parameter | None) -> None:
         super().__init__()
         self.table = table

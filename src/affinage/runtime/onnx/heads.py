@@ -60,13 +60,13 @@ def emit_sequence(out: Emission, model: PreTrainedModel, first: str) -> None:
         pooled = _SEQUENCE[model.config.model_type]
         dense = out.linear(x, model.get_submodule(pooled.dense))
         logits = _classes(out, model, out.activate(dense, pooled.activation), pooled.classes)
-    g.output(logits, "logits", (BATCH, int(model.config.num_labels)))
+    g.output(logits, "logits", (BATCH, _labels(model)))
 
 
 def emit_token(out: Emission, model: PreTrainedModel, last: str) -> None:
     """`logits` (B, T, C)."""
     logits = _classes(out, model, last, "classifier")
-    out.graph.output(logits, "logits", (BATCH, LENGTH, int(model.config.num_labels)))
+    out.graph.output(logits, "logits", (BATCH, LENGTH, _labels(model)))
 
 
 def emit_span(out: Emission, model: PreTrainedModel, last: str) -> None:
@@ -93,6 +93,12 @@ def emit_masked(out: Emission, model: PreTrainedModel, last: str) -> None:
     else:
         logits = out.linear(x, decoder)
     g.output(out.add_bias(logits), "logits", ("places", int(model.config.vocab_size)))
+
+
+def _labels(model: PreTrainedModel) -> int:
+    found = model.config.num_labels
+    assert found is not None
+    return found
 
 
 def _classes(out: Emission, model: PreTrainedModel, x: str, path: str) -> str:

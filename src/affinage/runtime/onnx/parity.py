@@ -69,8 +69,8 @@ def _outputs(engine: Engine, rows: Sequence[Row], kind: ModelKind) -> list[tuple
 def _same(ours: tuple[Floats, ...], theirs: tuple[Floats, ...], kind: ModelKind, spread: float) -> Floats:
     """Which answers of a row are equal: of each token, of each label, or of the row."""
     if kind == "regression":
-        return np.abs(ours[0] - theirs[0]) <= 0.1 * spread
+        return np.asarray(np.abs(ours[0] - theirs[0]) <= 0.1 * spread)
     if kind == "multi_label":
-        return (ours[0] > 0) == (theirs[0] > 0)
+        return np.asarray((ours[0] > 0) == (theirs[0] > 0))
     equal = [a.argmax(-1) == b.argmax(-1) for a, b in zip(ours, theirs, strict=True)]
-    return np.logical_and.reduce(equal)
+    return np.asarray(np.logical_and.reduce(equal))

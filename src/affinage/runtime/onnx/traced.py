@@ -68,7 +68,8 @@ def _with_dense_modules(model: PreTrainedModel) -> PreTrainedModel:
             linear.weight, linear.bias = weight, module.bias  # type: ignore[assignment]
             replace_module_(plain, path, linear)
             continue
-        made = nn.Embedding(*weight.shape, padding_idx=module.padding_idx, _weight=weight)  # type: ignore[arg-type]
+        rows, width = weight.shape
+        made = nn.Embedding(rows, width, module.padding_idx, _weight=weight)  # type: ignore[arg-type]
         if path == table:
             replace_embedding_(plain, made)
         else:
