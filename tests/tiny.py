@@ -1,6 +1,9 @@
 """Tiny random models and tokenizers of every architecture, made in memory: no network, no files but the caller's."""
 
+from collections import Counter
+from copy import deepcopy
 from functools import lru_cache
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +75,9 @@ _OWN: dict[str, dict[str, Any]] = {
 
 def tiny_tokenizer(architecture: str = "camembert") -> PreTrainedTokenizerFast:
     """Unigram for CamemBERT, byte-level BPE for RoBERTa, WordPiece for BERT and DistilBERT; 150 to 320 pieces."""
-    return _tokenizer(
-        {"camembert": "unigram", "xlm-roberta": "unigram", "roberta": "byte-level"}.get(architecture, "wordpiece")
-    )
+    kinds = {"camembert": "unigram", "xlm-roberta": "unigram", "roberta": "byte-level"}
+    # A copy: a call with `truncation` or `padding` changes a tokenizer for good.
+    return deepcopy(_tokenizer(kinds.get(architecture, "wordpiece")))
 
 
 @lru_cache
@@ -123,14 +126,19 @@ def save_tiny(folder: Path, architecture: str = "camembert", head: str = "mlm", 
 
 
 def _wordpiece() -> PreTrainedTokenizerFast:
-    # The trainer of `tokenizers` breaks ties by chance, and no test should: characters, every other word, endings.
+    # The trainer of `tokenizers` breaks ties by chance, and no test should. Here what covers most text comes first.
     normalizer, pre_tokenizer = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
-    words = sorted({w for s in SENTENCES for w, _ in pre_tokenizer.pre_tokenize_str(normalizer.normalize_str(s))})
+    words = [w for s in SENTENCES for w, _ in pre_tokenizer.pre_tokenize_str(normalizer.normalize_str(s))]
     letters = sorted(set("".join(words)))
-    endings = sorted({f"##{word[-2:]}" for word in words if len(word) > 3})
+    covered = Counter[str]()
+    for word in words:
+        for start, end in combinations(range(len(word) + 1), 2):
+            if end - start > 1:
+                covered[("##" if start else "") + word[start:end]] += end - start
+    parts = sorted(covered, key=lambda part: (-covered[part], part))
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    pieces = dict.fromkeys([*special, *letters, *(f"##{letter}" for letter in letters), *words[::2], *endings])
-    vocabulary = {piece: index for index, piece in enumerate(pieces)}
+    pieces = dict.fromkeys([*special, *letters, *(f"##{letter}" for letter in letters), *parts])
+    vocabulary = {piece: index for index, piece in enumerate(list(pieces)[:250])}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizer
     tokenizer.pre_tokenizer = pre_tokenizer
