@@ -40,6 +40,8 @@ LIGHT = (
     "affinage.runtime.predictor",
     "affinage.runtime.onnx.session",
     "affinage.workflows.predict",
+    "affinage.workflows.serve",
+    "affinage.runtime.server.run",
     "affinage.report.report",
     "affinage.report.provenance",
     "affinage.report.card",

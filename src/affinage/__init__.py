@@ -27,6 +27,7 @@ _PUBLIC = {
     "inspect": "affinage.workflows.inspect",
     "predict": "affinage.workflows.predict",
     "export": "affinage.workflows.export",
+    "serve": "affinage.workflows.serve",
     "benchmark": "affinage.workflows.benchmark",
     "make_report": "affinage.workflows.report",  # `affinage.report` is a package
 }

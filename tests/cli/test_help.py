@@ -27,6 +27,7 @@ VERBS = [
             "predict",
             "benchmark",
             "report",
+            "serve",
             "inspect",
             "unanswerable",
             "plan",

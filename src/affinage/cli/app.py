@@ -33,6 +33,7 @@ from affinage.cli import (
     pretrain,
     recipe,
     report,
+    serve,
     unanswerable,
 )
 from affinage.cli.console import say, set_up
@@ -82,6 +83,7 @@ def _affinage(
     affinage evaluate runs/sentiment --data reviews/
     affinage predict runs/sentiment "Un film magnifique."
     affinage export runs/sentiment --int8 dynamic --out sentiment-int8
+    affinage serve sentiment-int8 --port 8000
     affinage benchmark runs/teacher-sentiment runs/sentiment
     affinage report runs/* --out report
 
@@ -99,6 +101,7 @@ app.command()(compress.compress)
 app.command()(evaluate.evaluate)
 app.command()(predict.predict)
 app.command()(export.export)
+app.command()(serve.serve)
 app.command()(benchmark.benchmark)
 app.command()(report.report)
 app.command()(inspect.inspect)

@@ -1,0 +1,1 @@
+"""Serving models over HTTP: requests of many clients computed together, within bounds on everything."""
