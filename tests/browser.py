@@ -51,8 +51,17 @@ class Browser:
         """Replace what a field holds."""
         self.run("const field = document.querySelector(arguments[0]); field.value = arguments[1]", selector, text)
 
-    def resize(self, width: int, height: int) -> None:
-        _call(f"{self._session}/window/rect", {"width": width, "height": height})
+    def phone(self, width: int, height: int) -> None:
+        """Look through a small screen that is touched."""
+        screen = {"width": width, "height": height, "deviceScaleFactor": 2, "mobile": True}
+        self._devtools("Emulation.setDeviceMetricsOverride", screen)
+
+    def desktop(self) -> None:
+        """And no longer."""
+        self._devtools("Emulation.clearDeviceMetricsOverride", {})
+
+    def _devtools(self, command: str, parameters: dict[str, Any]) -> None:
+        _call(f"{self._session}/goog/cdp/execute", {"cmd": command, "params": parameters})
 
     def console(self) -> list[str]:
         """What the browser complained of."""

@@ -95,26 +95,27 @@ def process(folders: Sequence[Path | str], *options: str, env: Mapping[str, str]
     popen = subprocess.Popen(line, stderr=subprocess.PIPE, text=True, env=environment)
     lines: list[dict[str, Any]] = []
     assert popen.stderr is not None
-    ready = popen.stderr.readline()
+    reader = threading.Thread(target=_read, args=(popen.stderr, lines), daemon=True)
     try:
+        ready = popen.stderr.readline()
         while '"ready"' not in ready:
             assert ready, f"the server ended: {popen.wait(10)}"
             lines.append(json.loads(ready))
             ready = popen.stderr.readline()
         lines.append(json.loads(ready))
-        reader = threading.Thread(target=_read, args=(popen.stderr, lines), daemon=True)
         reader.start()
         yield Process(popen, int(lines[-1]["url"].rpartition(":")[2]), lines)
     finally:
         popen.kill()
         popen.wait(10)
-        reader.join(10)
+        if reader.ident is not None:
+            reader.join(10)
         popen.stderr.close()
 
 
 def _read(stream: Any, lines: list[dict[str, Any]]) -> None:
     for line in stream:
-        lines.append(json.loads(line))
+        lines.append(json.loads(line) if line.startswith("{") else {"event": "said", "message": line})
 
 
 class Slow:

@@ -4,7 +4,7 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import uvicorn
 
@@ -37,16 +37,32 @@ def run(
     try:
         began = time.perf_counter()
         models = Models(load_models(folders, threads=threads), limits)
-        _say_ready(models, listening, time.perf_counter() - began, token)
+        seconds = time.perf_counter() - began
+        server = uvicorn_server(
+            models, token=token, on_listening=lambda: _say_ready(models, listening, seconds, token)
+        )
         # uvicorn raises the signal again when it has finished; a server that was asked to stop and did has not failed.
         signal.signal(signal.SIGTERM, lambda *_: None)
-        uvicorn_server(models, token=token).run(sockets=[listening])
+        server.run(sockets=[listening])
         logs.event("stopped")
     finally:
         listening.close()
 
 
-def uvicorn_server(models: Models, *, token: str | None = None) -> uvicorn.Server:
+class _Server(uvicorn.Server):
+    """uvicorn's, which says when it listens."""
+
+    on_listening: Callable[[], object] = staticmethod(lambda: None)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """From its end on, clients can connect."""
+        await super().startup(sockets)
+        self.on_listening()
+
+
+def uvicorn_server(
+    models: Models, *, token: str | None = None, on_listening: Callable[[], object] = lambda: None
+) -> uvicorn.Server:
     """A server of these models; it takes the socket that its `run` is given."""
     limits = models.limits
     config = uvicorn.Config(
@@ -61,7 +77,9 @@ def uvicorn_server(models: Models, *, token: str | None = None) -> uvicorn.Serve
         timeout_graceful_shutdown=int(limits.receive_timeout + limits.timeout) + 1,
         limit_concurrency=limits.connections,
     )
-    return uvicorn.Server(config)
+    server = _Server(config)
+    server.on_listening = on_listening
+    return server
 
 
 def _bind(host: str, port: int) -> socket.socket:
