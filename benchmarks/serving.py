@@ -1,10 +1,10 @@
 """A served model under load beside the offline stream of the same texts: serving.py DIR [SECONDS [CLIENTS [THREADS]]].
 
-64 clients (each sends its next text when it has its answer) for 300 seconds, with half as long of the offline stream before and after,
-in this process, of the same texts with the same threads. DIR: an exported folder of a text classifier; `6x768` and other shapes of
-benchmarks/onnx_runtime.py: random int8 weights of that shape under the shipped tokenizer. Lengths follow the committed list (mean 40
-tokens, 256 at most). The clients are one process of their own, and take CPU from the server: on two cores that is part of the figure.
-Prints one JSON object.
+64 clients (each sends its next text when it has its answer) for 300 seconds; before and after, for half as long, the
+offline stream: `predict` of the same texts with the same threads. DIR: an exported folder of a text classifier, or a
+shape of benchmarks/onnx_runtime.py such as 6x768: random int8 weights under the shipped tokenizer. Lengths follow the
+committed list (mean 40 tokens, 256 at most). The clients are one process of their own and take CPU from the server: on
+two cores that is part of the figure. Prints one JSON object.
 """
 
 import asyncio
@@ -25,9 +25,42 @@ import numpy as np
 import affinage
 
 WORDS = (
-    "la le les un une de du des et ou dans sur pour avec sans plus moins cave fromage train ville jour nuit pluie lait "
-    "marché village hiver prix très bien mal bon grand petit vieux jeune vert noir"
-).split()
+    *(
+        "la",
+        "le",
+        "les",
+        "un",
+        "une",
+        "de",
+        "du",
+        "des",
+        "et",
+        "ou",
+        "dans",
+        "sur",
+        "pour",
+        "avec",
+        "sans",
+        "très",
+        "bien",
+    ),
+    *(
+        "cave",
+        "fromage",
+        "train",
+        "ville",
+        "jour",
+        "nuit",
+        "pluie",
+        "lait",
+        "marché",
+        "village",
+        "hiver",
+        "prix",
+        "vert",
+    ),
+    *("plus", "moins", "mal", "bon", "grand", "petit", "vieux", "jeune", "noir"),
+)
 POOL = 2_000
 """different texts"""
 
@@ -74,8 +107,8 @@ def load(port: int, folder: Path, seconds: float, clients: int) -> dict[str, Any
     requests = []
     for text in texts(folder):
         body = json.dumps({"inputs": text, "truncate": True}).encode()
-        head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-        requests.append(head.encode() + body)
+        head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+        requests.append(f"{head}\r\n\r\n".encode() + body)
 
     def of(number: int) -> Iterator[bytes]:
         draw = np.random.default_rng(number)
@@ -198,7 +231,14 @@ def main(given: str, seconds: float = 300, clients: int = 64, threads: int = 2) 
 if __name__ == "__main__":
     if sys.argv[1] == "--call":
         name, arguments = sys.argv[2], json.loads(sys.argv[3])
-        calls = {"made": lambda shape, where: str(made(shape, Path(where))), "offline": lambda d, *r: offline(Path(d), *r)}
+        calls = {
+            "made": lambda shape, where: str(made(shape, Path(where))),
+            "offline": lambda d, *r: offline(Path(d), *r),
+        }
         print(json.dumps(calls[name](*arguments)))
     else:
-        print(json.dumps(main(sys.argv[1], *(float(a) if i == 0 else int(a) for i, a in enumerate(sys.argv[2:]))), indent=1))
+        print(
+            json.dumps(
+                main(sys.argv[1], *(float(a) if i == 0 else int(a) for i, a in enumerate(sys.argv[2:]))), indent=1
+            )
+        )

@@ -38,7 +38,9 @@ class Browser:
         """The value of a JavaScript expression, as soon as it is true."""
         until = time.monotonic() + _SECONDS
         while not (found := self.run(f"return {condition}")):
-            assert time.monotonic() < until, f"{condition} did not come true: {self.run('return document.body.innerText')}"
+            assert time.monotonic() < until, (
+                f"{condition} did not come true: {self.run('return document.body.innerText')}"
+            )
             time.sleep(0.05)
         return found
 
@@ -77,7 +79,9 @@ def browser(profile: Path, *, language: str = "fr", width: int = 1000, height: i
     assert DRIVER and BROWSER
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    driver = subprocess.Popen([DRIVER, f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    driver = subprocess.Popen(
+        [DRIVER, f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     try:
         root = f"http://127.0.0.1:{port}"
         _until_ready(root)

@@ -166,7 +166,13 @@ class Finder:
 
     def _entities(self, text: str) -> dict[str, Any]:
         found = [
-            {"entity_group": group, "score": 0.9, "word": word, "start": text.index(word), "end": text.index(word) + len(word)}
+            {
+                "entity_group": group,
+                "score": 0.9,
+                "word": word,
+                "start": text.index(word),
+                "end": text.index(word) + len(word),
+            }
             for word, group in self._words.items()
             if word in text
         ]

@@ -71,7 +71,11 @@ def test_the_model_is_chosen_by_path_or_field_and_else_is_the_first_that_can(por
 
 @pytest.mark.parametrize(
     ("path", "body"),
-    [("/models/sentiment/ner", {"inputs": "a"}), ("/models/ner/predict", {"inputs": "a"}), ("/models/mlm/embed", {"inputs": "a"})],
+    [
+        ("/models/sentiment/ner", {"inputs": "a"}),
+        ("/models/ner/predict", {"inputs": "a"}),
+        ("/models/mlm/embed", {"inputs": "a"}),
+    ],
 )
 def test_a_model_that_does_something_else_is_424(path: str, body: dict[str, Any], port: int) -> None:
     found = ask(port, path, body)
@@ -103,7 +107,9 @@ def test_health_info_and_metrics(port: int) -> None:
     ask(port, "/predict", {"inputs": "secret de famille"})
     found = ask(port, "/metrics")
     assert found.headers["content-type"].startswith("text/plain; version=0.0.4")
-    counted = {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in found.content.splitlines() if line[0] != "#"}
+    counted = {
+        line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in found.content.splitlines() if line[0] != "#"
+    }
     assert counted['affinage_requests_total{endpoint="/predict",status="200"}'] >= 1
     assert counted['affinage_texts_total{endpoint="predict",model="sentiment"}'] >= 1
     assert counted["affinage_waiting_texts"] == 0
@@ -114,7 +120,12 @@ def test_health_info_and_metrics(port: int) -> None:
 def test_embeddings_are_a_list_of_lists_always(port: int) -> None:
     assert ask(port, "/embed", {"inputs": "abc"}).content == [[3.0, 1.0]]
     assert ask(port, "/embed", {"inputs": ["abc", "de"], "normalize": False}).content == [[3.0, 0.0], [2.0, 0.0]]
-    for unserved in ({"prompt_name": "query"}, {"dimensions": 2}, {"inputs": [1, 2, 3]}, {"truncation_direction": "Left"}):
+    for unserved in (
+        {"prompt_name": "query"},
+        {"dimensions": 2},
+        {"inputs": [1, 2, 3]},
+        {"truncation_direction": "Left"},
+    ):
         assert ask(port, "/embed", {"inputs": "abc", **unserved}).status == 422
     long = "trente lettres ne suffisent pas ici"
     assert ask(port, "/embed", {"inputs": long}).status == 413

@@ -1,4 +1,4 @@
-"""Everything that a client can send is bounded, and every bound has its answer: 400, 401, 408, 413, 415, 422, 429, 503."""
+"""All that a client can send is bounded, and every bound has its answer: 400, 401, 408, 413, 415, 422, 429, 503."""
 
 import json
 import socket
@@ -13,7 +13,13 @@ from affinage.errors import InputError
 from affinage.runtime.server.limits import Limits
 from serving import Slow, ask, connect, serving
 
-BOUNDS: dict[str, Any] = {"max_body_bytes": 4_000, "max_text_chars": 100, "max_texts": 3, "queue": 4, "receive_timeout": 0.5}
+BOUNDS: dict[str, Any] = {
+    "max_body_bytes": 4_000,
+    "max_text_chars": 100,
+    "max_texts": 3,
+    "queue": 4,
+    "receive_timeout": 0.5,
+}
 
 
 @pytest.fixture
@@ -133,7 +139,9 @@ def test_a_full_queue_is_429_and_what_was_accepted_is_answered(port: int, slow: 
     answers: list[Any] = []
 
     def send(*texts: str) -> threading.Thread:
-        thread = threading.Thread(target=lambda: answers.append(ask(port, "/predict", {"inputs": [[t] for t in texts]})))
+        thread = threading.Thread(
+            target=lambda: answers.append(ask(port, "/predict", {"inputs": [[t] for t in texts]}))
+        )
         thread.start()
         return thread
 
@@ -198,9 +206,21 @@ def test_a_client_that_leaves_is_forgotten(port: int, slow: Slow) -> None:
 def test_the_token(slow: Slow) -> None:
     slow.let.set()
     with serving({"slow": slow}, token="un-jeton-secret") as port:
-        for given in (None, "", "un-jeton-secret", "Bearer", "Bearer un-jeton-secre", "Bearer un-jeton-secret2", "bearer é"):
+        for given in (
+            None,
+            "",
+            "un-jeton-secret",
+            "Bearer",
+            "Bearer un-jeton-secre",
+            "Bearer un-jeton-secret2",
+            "bearer é",
+        ):
             headers = {} if given is None else {"Authorization": given.encode("utf-8").decode("latin-1")}
-            for path, body in (("/predict", {"inputs": "a"}), ("/info", None), ("/models/slow/predict", {"inputs": "a"})):
+            for path, body in (
+                ("/predict", {"inputs": "a"}),
+                ("/info", None),
+                ("/models/slow/predict", {"inputs": "a"}),
+            ):
                 found = ask(port, path, body, headers=headers)
                 assert (found.status, found.content["error_type"]) == (401, "Unauthorized")
                 assert found.headers["www-authenticate"] == "Bearer"

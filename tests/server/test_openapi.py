@@ -16,7 +16,14 @@ from affinage.runtime.server.work import ENDPOINTS
 from serving import ask
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
-MODEL_OF = {"predict": "sentiment", "embed": "vectors", "ner": "ner", "qa": "qa", "zero-shot": "nli", "fill-mask": "mlm"}
+MODEL_OF = {
+    "predict": "sentiment",
+    "embed": "vectors",
+    "ner": "ner",
+    "qa": "qa",
+    "zero-shot": "nli",
+    "fill-mask": "mlm",
+}
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """The page at `/`, in headless Chromium: every task answers, texts stay texts, and it fits a phone."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,7 +23,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def everything(predictors: dict[str, Any]) -> Iterator[int]:
     made = {"entities": Finder("token", WORDS), "answers": Finder("span", {"Zoé 🧀": "PER"})}
-    with serving({**{name: predictors[name] for name in ("sentiment", "topics", "nli", "mlm", "vectors")}, **made}) as port:
+    with serving(
+        {**{name: predictors[name] for name in ("sentiment", "topics", "nli", "mlm", "vectors")}, **made}
+    ) as port:
         yield port
 
 
@@ -58,7 +59,9 @@ def test_every_task_is_there_and_answers(page: Browser, everything: int) -> None
     assert [m for m in page.console() if "422" not in m] == []
 
 
-def test_entities_and_answers_are_marked_where_they_stand_and_texts_are_never_html(page: Browser, everything: int) -> None:
+def test_entities_and_answers_are_marked_where_they_stand_and_texts_are_never_html(
+    page: Browser, everything: int
+) -> None:
     """Offsets count characters; a cheese is one of them and two of JavaScript's."""
     opened(page, everything)
     try_it(page, "ner", text=HOSTILE)
@@ -66,7 +69,9 @@ def test_entities_and_answers_are_marked_where_they_stand_and_texts_are_never_ht
     assert page.run(marks) == ["Zoé 🧀", "Lyon"]
     kinds = page.run("return [...document.querySelectorAll('#result mark small')].map(one => one.innerText)")
     assert kinds == ["PER", "LOC"]
-    colors = page.run("return [...document.querySelectorAll('#result mark')].map(m => getComputedStyle(m).backgroundColor)")
+    colors = page.run(
+        "return [...document.querySelectorAll('#result mark')].map(m => getComputedStyle(m).backgroundColor)"
+    )
     assert len(set(colors)) == 2
     whole = page.run("return document.querySelector('#result .text').textContent")
     assert whole == HOSTILE.replace("Zoé 🧀", "Zoé 🧀PER").replace("Lyon", "LyonLOC")
@@ -82,7 +87,11 @@ def test_the_model_can_be_chosen_and_the_words_are_french_or_english(page: Brows
     opened(page, everything)
     assert page.run("return document.documentElement.lang") == "fr"
     assert page.run("return document.querySelector('#run').innerText") == "Essayer"
-    assert page.run("return [...document.querySelector('#model').options].map(one => one.value)") == ["sentiment", "topics", "nli"]
+    assert page.run("return [...document.querySelector('#model').options].map(one => one.value)") == [
+        "sentiment",
+        "topics",
+        "nli",
+    ]
     page.run("const m = document.querySelector('#model'); m.value = 'topics'; m.onchange()")
     assert "three" in try_it_again(page)
     page.run("const m = document.querySelector('#model'); m.value = 'nli'; m.onchange()")
@@ -108,7 +117,9 @@ def test_it_fits_a_phone(page: Browser, everything: int) -> None:
         for task in ("predict", "ner", "qa", "zero-shot", "fill-mask", "embed"):
             try_it(page, task, **({"text": "z" * 300 + " Lyon"} if task == "ner" else {}))
             assert page.run("return document.documentElement.scrollWidth") == 390
-        heights = "return [...document.querySelectorAll('#tasks button, #run, #ask select')].map(one => one.offsetHeight)"
+        heights = (
+            "return [...document.querySelectorAll('#tasks button, #run, #ask select')].map(one => one.offsetHeight)"
+        )
         assert min(page.run(heights)) >= 40  # room for a finger
     finally:
         page.desktop()
@@ -134,4 +145,6 @@ def test_nothing_comes_from_elsewhere(port: int) -> None:
         assert found.status == 200
         assert found.headers["content-security-policy"].startswith("default-src 'none'; script-src 'self';")
         assert "//" not in found.content.replace("// ", "").replace("data:,", "")
-        assert not any(way in found.content for way in ("innerHTML", "insertAdjacent", "document.write", "eval(", "style="))
+        assert not any(
+            way in found.content for way in ("innerHTML", "insertAdjacent", "document.write", "eval(", "style=")
+        )

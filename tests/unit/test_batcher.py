@@ -97,7 +97,11 @@ def test_one_bad_text_costs_the_others_nothing_but_time(bench: Bench) -> None:
     both = bench.submit("a", 5, "bad")
     bench.wait_for(6)
     assert [ticket.results for ticket in tickets] == [["a:1"], ["a:2"], [None], ["a:4"]]
-    assert [type(ticket.failure) for ticket in (*tickets, both)] == [type(None)] * 2 + [ValueError, type(None), ValueError]
+    assert [type(ticket.failure) for ticket in (*tickets, both)] == [type(None)] * 2 + [
+        ValueError,
+        type(None),
+        ValueError,
+    ]
     assert both.results == ["a:5", None]
     assert bench.batcher.alive
 

@@ -30,9 +30,7 @@ def serve(
     max_text_chars: Annotated[
         int, typer.Option("--max-text-chars", metavar="N", min=1, help="Of one text; above: 413.")
     ] = 20_000,
-    max_texts: Annotated[
-        int, typer.Option("--max-texts", metavar="N", min=1, help="Of one request; above: 413.")
-    ] = 32,
+    max_texts: Annotated[int, typer.Option("--max-texts", metavar="N", min=1, help="Of one request; above: 413.")] = 32,
     max_labels: Annotated[
         int, typer.Option("--max-labels", metavar="N", min=1, help="Of a zero-shot request; above: 413.")
     ] = 32,

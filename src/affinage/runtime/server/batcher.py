@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
-class QueueFull(Exception):  # noqa: N818
+class QueueFull(Exception):
     """The texts of a request do not fit in the queue; none of them was taken."""
 
 
-class Closed(Exception):  # noqa: N818
+class Closed(Exception):
     """Nothing is taken any more."""
 
 
@@ -57,10 +57,10 @@ Compute = Callable[[Any, list[Any]], Sequence[Any]]
 
 @dataclass
 class Batcher:
-    """Texts wait in one queue, first come first served; each batch takes from all of it what is of its first one's work.
+    """Texts wait in one queue, first come first served; a batch takes from all of it what is of its first one's work.
 
-    The thread waits up to `delay` seconds after the first text came, for more to compute at once, only while requests do
-    come together: where the last batch was of one request and one alone is waiting, it is computed at once.
+    The thread waits up to `delay` seconds after the first text came, for more to compute at once, only while requests
+    do come together: where the last batch was of one request and one alone is waiting, it is computed at once.
     """
 
     compute: Compute
@@ -161,7 +161,9 @@ class Batcher:
 
     def _wait_for_more(self) -> None:
         until = self._queue[0].ticket.arrived + self.delay
-        while self._queue and not self._closing and (self._company or self._queue[0].ticket is not self._queue[-1].ticket):
+        while (
+            self._queue and not self._closing and (self._company or self._queue[0].ticket is not self._queue[-1].ticket)
+        ):
             remaining = until - time.perf_counter()
             if remaining <= 0 or sum(job.tokens for job in self._queue) >= self.budget:
                 return

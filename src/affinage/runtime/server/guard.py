@@ -32,7 +32,7 @@ _LINGER_SECONDS, _LINGER_BYTES = 2.0, 64 * 2**20
 """what is still read of a body that is too large, so that its sender comes to read the answer"""
 
 
-class Disconnected(Exception):  # noqa: N818
+class Disconnected(Exception):
     """The client has gone."""
 
 
@@ -139,7 +139,7 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 
 async def _refuse(refusal: Refusal, receive: Receive, send: Send) -> None:
-    """Answer. Where the body was not read to its end, a part of the rest is read after that, and the connection closed."""
+    """Answer; where the body was not read to its end, some more of it is read, and the connection is closed."""
     unread = refusal.status in (408, 413, 401, 500)
     body = refusal.body()
     headers = {"content-type": "application/json", "content-length": str(len(body)), **refusal.headers}

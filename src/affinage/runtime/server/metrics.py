@@ -33,7 +33,9 @@ class Metrics:
             "affinage_batch_seconds", "Of one batch.", ["model"], buckets=_SECONDS, registry=self.registry
         )
         self._texts = Counter("affinage_texts", "Texts computed.", ["model", "endpoint"], registry=self.registry)
-        self._failed = Counter("affinage_failed_texts", "Texts that a model refused.", ["model"], registry=self.registry)
+        self._failed = Counter(
+            "affinage_failed_texts", "Texts that a model refused.", ["model"], registry=self.registry
+        )
         self._sizes = Histogram(
             "affinage_batch_texts", "Of one batch.", buckets=[2**i for i in range(10)], registry=self.registry
         )

@@ -1,4 +1,4 @@
-"""HTTP/1.1 on one connection: uvicorn's, with a bound on slow headers and slow readers, and a shutdown that loses nothing."""
+"""HTTP/1.1 on one connection: uvicorn's, with a bound on slow headers and readers, and an end that loses nothing."""
 
 import asyncio
 from typing import Any, ClassVar
@@ -7,7 +7,7 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 _DRAINING_SECONDS = 1.0
-"""how long a connection that waits for its next request is kept when the server stops: that request may be on its way"""
+"""how long a connection that waits for its next request is kept when the server stops: it may be on its way"""
 _READER_SECONDS = 10.0
 """how long a client may take to read what is left of an answer, once its connection is to be closed"""
 

@@ -6,10 +6,10 @@ from typing import Literal, TypeAlias
 ErrorType: TypeAlias = Literal[
     "Unhealthy", "Backend", "Overloaded", "Validation", "Tokenizer", "Empty", "Unauthorized", "NotFound", "Timeout"
 ]
-"""the first six are those of text-embeddings-inference 1.8; that server's 401 has no body, and it has no 404 and no 408 of its own"""
+"""the first six are those of text-embeddings-inference 1.8, whose 401 has no body, and which has no 404 and no 408"""
 
 
-class Refusal(Exception):  # noqa: N818 (not every refusal is an error of ours)
+class Refusal(Exception):
     """A request that is not answered, and why."""
 
     def __init__(self, status: int, error_type: ErrorType, error: str, **headers: str) -> None:

@@ -38,9 +38,7 @@ def run(
         began = time.perf_counter()
         models = Models(load_models(folders, threads=threads), limits)
         seconds = time.perf_counter() - began
-        server = uvicorn_server(
-            models, token=token, on_listening=lambda: _say_ready(models, listening, seconds, token)
-        )
+        server = uvicorn_server(models, token=token, on_listening=lambda: _say_ready(models, listening, seconds, token))
         # uvicorn raises the signal again when it has finished; a server that was asked to stop and did has not failed.
         signal.signal(signal.SIGTERM, lambda *_: None)
         server.run(sockets=[listening])

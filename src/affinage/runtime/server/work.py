@@ -184,7 +184,11 @@ def _span(result: dict[str, Any]) -> dict[str, Any]:
 
 ENDPOINTS: dict[str, Endpoint] = {
     "predict": Endpoint(
-        PredictRequest, _CLASSIFIERS, "Classes of texts or pairs, as text-embeddings-inference", _pairs_and_texts, _predictions
+        PredictRequest,
+        _CLASSIFIERS,
+        "Classes of texts or pairs, as text-embeddings-inference",
+        _pairs_and_texts,
+        _predictions,
     ),
     "embed": Endpoint(
         EmbedRequest,
@@ -212,4 +216,3 @@ ENDPOINTS: dict[str, Endpoint] = {
         lambda result: result["top"],
     ),
 }
-
