@@ -1,6 +1,6 @@
 """A served model under load beside the offline stream of the same texts: serving.py DIR [SECONDS [CLIENTS [THREADS]]].
 
-64 clients (each sends its next text when it has its answer) for 300 seconds; before and after, for half as long, the
+64 clients (each sends its next text when it has its answer) for 300 seconds; before and after, for a quarter as long, the
 offline stream: `predict` of the same texts with the same threads. DIR: an exported folder of a text classifier, or a
 shape of benchmarks/onnx_runtime.py such as 6x768: random int8 weights under the shipped tokenizer. Lengths follow the
 committed list (mean 40 tokens, 256 at most). The clients are one process of their own and take CPU from the server: on
@@ -208,12 +208,12 @@ def in_own_process(function: str, *arguments: Any) -> Any:
 def main(given: str, seconds: float = 300, clients: int = 64, threads: int = 2) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as where:
         folder = Path(given) if Path(given).is_dir() else Path(in_own_process("made", given, where))
-        before = in_own_process("offline", str(folder), seconds / 2, threads)
+        before = in_own_process("offline", str(folder), seconds / 4, threads)
         with server(folder, threads) as (port, pid):
             started = megabytes(pid)
             seen = load(port, folder, seconds, clients)
             memory = megabytes(pid)
-        after = in_own_process("offline", str(folder), seconds / 2, threads)
+        after = in_own_process("offline", str(folder), seconds / 4, threads)
     stream = (before + after) / 2
     return {
         "model": given,

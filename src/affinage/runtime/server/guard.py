@@ -149,7 +149,7 @@ async def _refuse(refusal: Refusal, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": unread})
     if not unread:
         return
-    if refusal.status == 413:
+    if refusal.status in (401, 413):
         await _drain(receive)
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 

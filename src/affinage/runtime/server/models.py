@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import affinage
 from affinage.errors import InputError
-from affinage.runtime.predictor import Predictor, load
+from affinage.runtime.predictor import Predictor
 from affinage.runtime.server import work
 from affinage.runtime.server.batcher import Batch, Batcher, Closed, QueueFull, Ticket
 from affinage.runtime.server.limits import Limits
@@ -27,7 +28,7 @@ def named(given: Sequence[str]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for one in given:
-        name, _, folder = one.rpartition("=") if "=" in one and not Path(one).exists() else ("", "", one)
+        name, _, folder = one.partition("=") if "=" in one and not Path(one).exists() else ("", "", one)
         name = name or Path(folder).resolve().name
         if not _NAME.fullmatch(name):
             raise InputError(f"model '{one}': '{name}' cannot be a name in a path; give one: NAME={folder}")
@@ -41,7 +42,7 @@ def named(given: Sequence[str]) -> dict[str, str]:
 
 def load_models(folders: Mapping[str, str], *, threads: int | None = None) -> dict[str, Predictor]:
     """The predictors. Raises: InputError for a folder that cannot be read."""
-    return {name: load(folder, threads=threads) for name, folder in folders.items()}
+    return {name: affinage.load(folder, threads=threads) for name, folder in folders.items()}
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,20 @@ _BATCH = 32
 
 def raw_scores(predictor: Predictor, inputs: list[Any]) -> list[dict[str, Any]]:
     """For each text or pair "top": every class with its logit, the largest first; "truncated" as `predict` says it."""
+    engine, tokenizer = _parts(predictor)
     results: list[dict[str, Any]] = [{}] * len(inputs)
     for paired, encode in ((False, encode_texts), (True, encode_pairs)):
         places = [i for i, given in enumerate(inputs) if isinstance(given, tuple) == paired]
-        rows: Any = encode(predictor._encoder, [inputs[i] for i in places], max_length=predictor.max_length)
-        for i, (logits,) in predictor._engine.logits(rows, batch_size=_BATCH):
+        rows: Any = encode(tokenizer, [inputs[i] for i in places], max_length=predictor.max_length)
+        for i, (logits,) in engine.logits(rows, batch_size=_BATCH):
             scored = zip(predictor.labels or ("value",), map(float, logits), strict=True)
             top = [{"label": label, "score": score} for label, score in sorted(scored, key=lambda one: -one[1])]
             results[places[i]] = {"top": top, **({"truncated": True} if rows[i].truncated else {})}
     return results
+
+
+def _parts(predictor: Any) -> tuple[Any, Any]:
+    """Engine and tokenizer, wherever a predictor keeps them."""
+    if hasattr(predictor, "loaded"):
+        return predictor.loaded.engine, predictor.loaded.tokenizer
+    return predictor._engine, predictor._encoder
