@@ -117,9 +117,7 @@ def test_it_fits_a_phone(page: Browser, everything: int) -> None:
         for task in ("predict", "ner", "qa", "zero-shot", "fill-mask", "embed"):
             try_it(page, task, **({"text": "z" * 300 + " Lyon"} if task == "ner" else {}))
             assert page.run("return document.documentElement.scrollWidth") == 390
-        heights = (
-            "return [...document.querySelectorAll('#tasks button, X
-        )
+        heights = "return [...document.querySelectorAll('#tasks button, #run')].map(one => one.offsetHeight)"
         assert min(page.run(heights)) >= 40  # room for a finger
     finally:
         page.desktop()
