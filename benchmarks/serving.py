@@ -1,8 +1,9 @@
 """A served model under load beside the offline stream of the same texts: serving.py DIR [SECONDS [CLIENTS [THREADS]]].
 
-64 clients (each sends its next text when it has its answer) for 300 seconds; before and after, for a quarter as long, the
-offline stream: `predict` of the same texts with the same threads. DIR: an exported folder of a text classifier, or a
-shape of benchmarks/onnx_runtime.py such as 6x768: random int8 weights under the shipped tokenizer. Lengths follow the
+64 clients (each sends its next text when it has its answer) for 300 seconds in all, in rounds; after each round, half
+as long, the offline stream: `predict` of the same texts with the same threads. What slows the machine for a while so
+slows both; the share is the median of the rounds' own. DIR: an exported folder of a text classifier, or a shape of
+benchmarks/onnx_runtime.py such as 6x768: random int8 weights under the shipped tokenizer. Lengths follow the
 committed list (mean 40 tokens, 256 at most). The clients are one process of their own and take CPU from the server: on
 two cores that is part of the figure. Prints one JSON object.
 """
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
@@ -61,8 +62,10 @@ WORDS = (
     ),
     *("plus", "moins", "mal", "bon", "grand", "petit", "vieux", "jeune", "noir"),
 )
-POOL = 2_000
-"""different texts"""
+POOL, CHUNK = 2_000, 500
+"""different texts; those of one call of the offline stream"""
+ROUND = 15.0
+"""seconds of load between two turns of the offline stream"""
 
 
 def mixed_lengths() -> tuple[int, ...]:
@@ -102,52 +105,64 @@ async def client(port: int, mine: Iterator[bytes], until: float, latencies: list
         writer.close()
 
 
-def load(port: int, folder: Path, seconds: float, clients: int) -> dict[str, Any]:
-    """What the clients saw. A tenth of the time warms up and is not counted."""
-    requests = []
+def requests_of(folder: Path) -> list[bytes]:
+    """The pool as HTTP requests."""
+    made = []
     for text in texts(folder):
         body = json.dumps({"inputs": text, "truncate": True}).encode()
-        head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
-        requests.append(f"{head}\r\n\r\n".encode() + body)
+        kind = "Content-Type: application/json"
+        head = f"POST /predict HTTP/1.1\r\nHost: x\r\n{kind}\r\nContent-Length: {len(body)}"
+        made.append(f"{head}\r\n\r\n".encode() + body)
+    return made
+
+
+def load(port: int, requests: list[bytes], seconds: float, clients: int) -> tuple[list[float], list[str], float]:
+    """What the clients saw: seconds of each answer, errors, and how long it took in all."""
 
     def of(number: int) -> Iterator[bytes]:
         draw = np.random.default_rng(number)
         while True:
             yield from (requests[i] for i in draw.permutation(len(requests)))
 
-    async def all_of(duration: float, latencies: list[float], errors: list[str]) -> float:
-        began = time.perf_counter()
-        await asyncio.gather(*(client(port, of(i), began + duration, latencies, errors) for i in range(clients)))
-        return time.perf_counter() - began
-
-    asyncio.run(all_of(seconds / 10, [], []))
     latencies: list[float] = []
     errors: list[str] = []
-    took = asyncio.run(all_of(seconds, latencies, errors))
-    p50, p95, p99 = np.quantile(latencies, [0.5, 0.95, 0.99]) * 1e3
-    return {
-        "requests": len(latencies),
-        "errors": len(errors),
-        "first_errors": errors[:3],
-        "texts_per_second": len(latencies) / took,
-        "p50_ms": p50,
-        "p95_ms": p95,
-        "p99_ms": p99,
-        "slowest_ms": max(latencies) * 1e3,
-    }
+
+    async def everyone() -> float:
+        began = time.perf_counter()
+        await asyncio.gather(*(client(port, of(i), began + seconds, latencies, errors) for i in range(clients)))
+        return time.perf_counter() - began
+
+    return latencies, errors, asyncio.run(everyone())
 
 
-def offline(folder: Path, seconds: float, threads: int) -> float:
-    """Texts a second of `predict` over the whole pool, again and again."""
+def offline(folder: Path, threads: int) -> None:
+    """For each line of standard input, so many seconds of `predict` over the pool; prints texts a second."""
     predictor = affinage.load(folder, threads=threads)
     pool = texts(folder)
-    predictor.predict(pool[:200])
-    began, done = time.perf_counter(), 0
-    while time.perf_counter() - began < seconds:
-        at = done % POOL
-        predictor.predict(pool[at : at + 500])
-        done += len(pool[at : at + 500])
-    return done / (time.perf_counter() - began)
+    predictor.predict(pool[:CHUNK])
+    at = 0
+    for line in sys.stdin:
+        began, done = time.perf_counter(), 0
+        while time.perf_counter() - began < float(line):
+            done += len(predictor.predict(pool[at : at + CHUNK]))
+            at = (at + CHUNK) % POOL
+        print(done / (time.perf_counter() - began), flush=True)
+
+
+@contextmanager
+def stream(folder: Path, threads: int) -> Iterator[Callable[[float], float]]:
+    """`offline` in a process of its own, which rests between two calls: seconds -> texts a second."""
+    line = [sys.executable, __file__, "--offline", str(folder), str(threads)]
+    with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None and process.stdout is not None
+        ask, answers = process.stdin, process.stdout
+
+        def run(seconds: float) -> float:
+            print(seconds, file=ask, flush=True)
+            return float(answers.readline())
+
+        yield run
+        ask.close()
 
 
 @contextmanager
@@ -197,45 +212,58 @@ def made(shape: str, where: Path) -> Path:
     return folder
 
 
-def in_own_process(function: str, *arguments: Any) -> Any:
-    """What a function of this file returns in a fresh process, so that nothing of it stays in ours."""
-    done = subprocess.run(
-        [sys.executable, __file__, "--call", function, json.dumps(arguments)], stdout=subprocess.PIPE, check=True
-    )
-    return json.loads(done.stdout)
+def made_apart(shape: str, where: str) -> Path:
+    """`made` in a fresh process, so that torch does not stay in this one."""
+    subprocess.run([sys.executable, __file__, "--make", shape, where], check=True)
+    return Path(where) / shape
 
 
 def main(given: str, seconds: float = 300, clients: int = 64, threads: int = 2) -> dict[str, Any]:
+    rounds = max(3, round(seconds / ROUND))
+    latencies: list[float] = []
+    errors: list[str] = []
+    served: list[float] = []
+    offline_speeds: list[float] = []
     with tempfile.TemporaryDirectory() as where:
-        folder = Path(given) if Path(given).is_dir() else Path(in_own_process("made", given, where))
-        before = in_own_process("offline", str(folder), seconds / 4, threads)
-        with server(folder, threads) as (port, pid):
+        folder = Path(given) if Path(given).is_dir() else made_apart(given, where)
+        requests = requests_of(folder)
+        with server(folder, threads) as (port, pid), stream(folder, threads) as run:
             started = megabytes(pid)
-            seen = load(port, folder, seconds, clients)
+            load(port, requests, 2.0, clients)  # warms up
+            for _ in range(rounds):
+                found, wrong, took = load(port, requests, seconds / rounds, clients)
+                latencies += found
+                errors += wrong
+                served.append(len(found) / took)
+                offline_speeds.append(run(seconds / rounds / 2))
             memory = megabytes(pid)
-        after = in_own_process("offline", str(folder), seconds / 4, threads)
-    stream = (before + after) / 2
+    p50, p95, p99 = np.quantile(latencies, [0.5, 0.95, 0.99]) * 1e3
+    shares = np.array(served) / np.array(offline_speeds)
     return {
-        "model": given,
+        "model": Path(given).name,
         "seconds": seconds,
         "clients": clients,
         "threads": threads,
         "cores": len(os.sched_getaffinity(0)),
-        **seen,
-        "offline_texts_per_second": [before, after],
-        "share_of_offline": seen["texts_per_second"] / stream,
+        "requests": len(latencies),
+        "errors": len(errors),
+        "first_errors": errors[:3],
+        "p50_ms": p50,
+        "p95_ms": p95,
+        "p99_ms": p99,
+        "slowest_ms": max(latencies) * 1e3,
+        "texts_per_second": served,
+        "offline_texts_per_second": offline_speeds,
+        "share_of_offline": {"median": float(np.median(shares)), "rounds": shares.tolist()},
         "server_megabytes": {"at_start": started["now"], "at_end": memory["now"], "peak": memory["peak"]},
     }
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "--call":
-        name, arguments = sys.argv[2], json.loads(sys.argv[3])
-        calls = {
-            "made": lambda shape, where: str(made(shape, Path(where))),
-            "offline": lambda d, *r: offline(Path(d), *r),
-        }
-        print(json.dumps(calls[name](*arguments)))
+    if sys.argv[1] == "--make":
+        made(sys.argv[2], Path(sys.argv[3]))
+    elif sys.argv[1] == "--offline":
+        offline(Path(sys.argv[2]), int(sys.argv[3]))
     else:
         print(
             json.dumps(

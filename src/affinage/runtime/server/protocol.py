@@ -4,6 +4,7 @@ import asyncio
 from typing import Any, ClassVar
 
 import h11
+from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 _DRAINING_SECONDS = 1.0
@@ -77,8 +78,8 @@ class Connection(H11Protocol):
 
     def _last_answer(self) -> None:
         self.cycle.keep_alive = False
-        if (b"connection", b"close") not in self.scope["headers"]:
-            self.scope["headers"].append((b"connection", b"close"))  # uvicorn copies it to the answer
+        if CLOSE_HEADER not in self.headers:
+            self.headers.append(CLOSE_HEADER)  # uvicorn copies it to the answer
 
     def _close_if_idle(self) -> None:
         if not self.transport.is_closing() and (self.cycle is None or self.cycle.response_complete):
