@@ -35,6 +35,7 @@ from affinage.training.curves import curves
 from affinage.training.dropout import quicken_dropout_
 from affinage.training.guards import Guard
 from affinage.training.interruption import StopOnInterrupt
+from affinage.training.overhead import Overhead
 from affinage.training.processes import processes
 from affinage.training.progress import RichProgress
 from affinage.training.resume import train
@@ -158,7 +159,7 @@ def train_stage(
     quicken_dropout_(objective.student)
     settings = stage.training
     steps = total_steps(settings, len(rows.train), processes=processes().num_processes)
-    stop, clock = StopOnInterrupt(), Clock(folder.partial / "seconds")
+    stop, clock, overhead = StopOnInterrupt(), Clock(folder.partial / "seconds"), Overhead()
     trainer = SumTrainer(
         objective,
         training_arguments(settings, folder=folder, steps=steps),
@@ -166,6 +167,7 @@ def train_stage(
         held_out=rows.held_out,
         tokenizer=tokenizer,
         callbacks=[
+            overhead,
             stop,
             clock,
             RichProgress(label, quiet=quiet),
@@ -190,6 +192,7 @@ def train_stage(
         steps=steps,
         tokens=rows.train.tokens_in(seen),
         seconds=clock.seconds,
+        overhead_share=overhead.share,
         losses=_last(trainer.state.log_history, objective.names),
         held_out={key[5:]: v for key, v in held_out.items() if key.startswith("eval_")},
         curves=curves(trainer.state.log_history, {name: name for name in ("loss", *objective.names)}),

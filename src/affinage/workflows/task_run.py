@@ -37,6 +37,7 @@ from affinage.training.curves import curves
 from affinage.training.dropout import quicken_dropout_
 from affinage.training.guards import Guard
 from affinage.training.interruption import StopOnInterrupt
+from affinage.training.overhead import Overhead
 from affinage.training.processes import processes
 from affinage.training.progress import RichProgress
 from affinage.training.resume import train
@@ -204,7 +205,7 @@ def train_task_model(
     rows = LabelledRows(
         run.rows, targets(run.data.train, run.rows, run.data.labels), pad_id(run.tokenizer), takes_types(model)
     )
-    stop, clock = StopOnInterrupt(), Clock(folder.partial / "seconds")
+    stop, clock, overhead = StopOnInterrupt(), Clock(folder.partial / "seconds"), Overhead()
     trainer = TaskTrainer(
         model,
         training,
@@ -214,6 +215,7 @@ def train_task_model(
         metric=run.task.metrics[0],
         processes=processes().num_processes,
         callbacks=[
+            overhead,
             stop,
             clock,
             RichProgress(title, quiet=quiet),
@@ -231,6 +233,7 @@ def train_task_model(
         steps=trainer.state.global_step,
         tokens=int(trainer.state.num_input_tokens_seen),
         seconds=clock.seconds,
+        overhead_share=overhead.share,
         losses={} if last_loss is None else {loss: last_loss},
         held_out={} if trainer.state.best_metric is None else {run.task.metrics[0]: trainer.state.best_metric},
         curves=curves(trainer.state.log_history, {"loss": loss}),

@@ -32,6 +32,7 @@ from affinage.training.distil_task_trainer import DistilTaskTrainer
 from affinage.training.dropout import quicken_dropout_
 from affinage.training.guards import Guard
 from affinage.training.interruption import StopOnInterrupt
+from affinage.training.overhead import Overhead
 from affinage.training.processes import processes
 from affinage.training.progress import RichProgress
 from affinage.training.resume import train
@@ -91,7 +92,7 @@ class StageRun:
         keep_big_buffers()
         quicken_dropout_(student)
         objective = TaskObjective(student, self.stage.losses, teachers=self.teachers, cache=self.cache)
-        stop, clock = StopOnInterrupt(), Clock(self.folder.partial / "seconds")
+        stop, clock, overhead = StopOnInterrupt(), Clock(self.folder.partial / "seconds"), Overhead()
         trainer = DistilTaskTrainer(
             objective,
             settings,
@@ -103,6 +104,7 @@ class StageRun:
             metric=self.run.task.metrics[0],
             processes=processes().num_processes,
             callbacks=[
+                overhead,
                 stop,
                 clock,
                 RichProgress(self.stage.name, quiet=quiet),
@@ -119,7 +121,8 @@ class StageRun:
         make_whole_(objective)
         if trainer.best_checkpoint is not None:
             _take_weights_(student, trainer.best_checkpoint)
-        return _told(trainer.state, clock.seconds, objective.names, guard)
+        told = _told(trainer.state, clock.seconds, objective.names, guard)
+        return told.model_copy(update={"overhead_share": overhead.share})
 
 
 def _take_weights_(student: PreTrainedModel, checkpoint: Path) -> None:

@@ -59,6 +59,8 @@ class DryRun:
     steps_timed: int
     step_seconds: float
     """median of them"""
+    overhead_share: float | None
+    """of their time, for anything but forward, backward and update: data, masks, logs"""
     tokens_per_second: float
     flops_per_token: float
     peak_flops: float
@@ -157,6 +159,7 @@ def trial_run(
         tokens_per_step=per_step,
         steps_timed=len(clock.seconds),
         step_seconds=clock.median_seconds,
+        overhead_share=clock.share,
         tokens_per_second=speed,
         flops_per_token=flops,
         peak_flops=peak,
