@@ -41,6 +41,7 @@ from affinage.training.progress import RichProgress
 from affinage.training.resume import train
 from affinage.training.run_folder import RunFolder
 from affinage.training.sharding import make_whole_
+from affinage.training.threads import settle_threads
 from affinage.training.trainer import SumTrainer
 from affinage.training.writing import writing
 from affinage.workflows.streamed_rows import counted_text, streamed_rows
@@ -156,8 +157,11 @@ def train_stage(
     InputError where that is because of the `teacher`.
     """
     keep_big_buffers()
+    settle_threads()
     quicken_dropout_(objective.student)
     settings = stage.training
+    if settings.kernels == "liger":
+        objective.use_liger_()
     steps = total_steps(settings, len(rows.train), processes=processes().num_processes)
     stop, clock, overhead = StopOnInterrupt(), Clock(folder.partial / "seconds"), Overhead()
     trainer = SumTrainer(

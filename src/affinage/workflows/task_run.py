@@ -15,6 +15,7 @@ from affinage.data.encoding import Row
 from affinage.data.examples import Example, SpanExample
 from affinage.data.features import encode, fitted, stride_for, targets
 from affinage.data.task import Task, load_task
+from affinage.distillation.liger import check_kernels, fuse_norms_
 from affinage.errors import InputError
 from affinage.evaluation.evaluator import (
     Evaluation,
@@ -43,6 +44,7 @@ from affinage.training.progress import RichProgress
 from affinage.training.resume import train
 from affinage.training.run_folder import RunFolder
 from affinage.training.task_trainer import Score, TaskTrainer
+from affinage.training.threads import settle_threads
 from affinage.workflows.labelled_data import TaskData, data_fingerprints, training_data
 
 log = logging.getLogger(__name__)
@@ -166,6 +168,7 @@ def read_planned_run(
     began = time.perf_counter()
     wanted = load_task(task)
     computes_in_bf16(training.precision)
+    check_kernels(training.kernels)
     config = read_config(model)
     tokenizer = load_tokenizer(model)
     check_fit(tokenizer, config, where=model)
@@ -201,7 +204,10 @@ def train_task_model(
     training = run.training
     set_seed(training.seed)
     keep_big_buffers()
+    settle_threads()
     quicken_dropout_(model)
+    if training.kernels == "liger":
+        fuse_norms_(model)
     rows = LabelledRows(
         run.rows, targets(run.data.train, run.rows, run.data.labels), pad_id(run.tokenizer), takes_types(model)
     )

@@ -38,6 +38,7 @@ from affinage.training.progress import RichProgress
 from affinage.training.resume import train
 from affinage.training.run_folder import RunFolder
 from affinage.training.sharding import make_whole_
+from affinage.training.threads import settle_threads
 from affinage.workflows.task_run import TaskRun, row_length
 
 log = logging.getLogger(__name__)
@@ -90,8 +91,11 @@ class StageRun:
         settings, scored = self.stage.training, predicts(self.stage) and not self.keep_last
         set_seed(settings.seed)
         keep_big_buffers()
+        settle_threads()
         quicken_dropout_(student)
         objective = TaskObjective(student, self.stage.losses, teachers=self.teachers, cache=self.cache)
+        if settings.kernels == "liger":
+            objective.use_liger_()
         stop, clock, overhead = StopOnInterrupt(), Clock(self.folder.partial / "seconds"), Overhead()
         trainer = DistilTaskTrainer(
             objective,

@@ -25,6 +25,7 @@ from affinage.training.plan import Memory, flops_per_token, memory
 from affinage.training.processes import processes
 from affinage.training.progress import RichProgress
 from affinage.training.run_folder import RunFolder
+from affinage.training.threads import settle_threads
 from affinage.training.trainer import SumTrainer
 from affinage.training.trial import STEPS, StepClock, peak_flops
 from affinage.workflows.corpus_stage import CorpusRows, corpus_rows
@@ -109,8 +110,11 @@ def trial_run(
     Raises: InputError as the run itself would before it trains; CheckFailed where a guard of the recipe would stop it.
     """
     keep_big_buffers()
+    settle_threads()
     quicken_dropout_(objective.student)
     stage = recipe.stages[0]
+    if stage.training.kernels == "liger":
+        objective.use_liger_()
     count = processes().num_processes
     # Of a sample, half is enough to train on, and whatever the share there is text in both parts.
     read = stage if text.taken is None else stage.model_copy(update={"held_out": 0.5})
