@@ -18,7 +18,7 @@ AIM = 0.03
 SHARED = {
     "training.batch_size": "16",
     "training.evaluations": "1",
-    "held_out": "0.05",
+    "held_out": "0.01",
     "guards.bad_teacher": "off",
     "guards.no_progress": "off",
 }

@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 
+from affinage.report.report import TrainingRun
 from affinage.training import overhead as module
 from affinage.training.overhead import Overhead
+from affinage.workflows.joined_training import joined
 
 
 class Hands:
@@ -52,3 +54,12 @@ def test_what_is_evaluated_or_saved_is_no_overhead(hands: Hands, then: str) -> N
     found = Overhead()
     steps(found, hands, [(7, 3, ""), (1, 9, then), (4, 6, ""), (2, 18, "")])
     assert found.share == pytest.approx(3 / 30)
+
+
+def test_of_several_stages_it_is_the_mean_by_their_time() -> None:
+    def run(seconds: float, share: float | None) -> TrainingRun:
+        return TrainingRun(steps=1, tokens=1, seconds=seconds, overhead_share=share)
+
+    assert joined([("a", run(30, 0.01)), ("b", run(10, 0.05))]).overhead_share == pytest.approx(0.02)
+    assert joined([("a", run(30, 0.01)), ("b", run(10, None))]).overhead_share is None
+    assert joined([("a", run(30, 0.01))]).overhead_share == 0.01
