@@ -27,6 +27,7 @@ from affinage.evaluation.evaluator import (
 )
 from affinage.evaluation.metrics import metric
 from affinage.models.checkpoint import check_fit, load_tokenizer, max_length, read_config, weights_fingerprint
+from affinage.models.quickening import quicken_
 from affinage.recipe import Recipe, StudentSpec, Training
 from affinage.report.provenance import provenance
 from affinage.report.report import Provenance, TrainingRun
@@ -34,7 +35,6 @@ from affinage.training.allocator import keep_big_buffers
 from affinage.training.arguments import computes_in_bf16
 from affinage.training.clock import Clock
 from affinage.training.curves import curves
-from affinage.training.dropout import quicken_dropout_
 from affinage.training.guards import Guard
 from affinage.training.interruption import StopOnInterrupt
 from affinage.training.processes import processes
@@ -200,7 +200,7 @@ def train_task_model(
     training = run.training
     set_seed(training.seed)
     keep_big_buffers()
-    quicken_dropout_(model)
+    quicken_(model)
     rows = LabelledRows(
         run.rows, targets(run.data.train, run.rows, run.data.labels), pad_id(run.tokenizer), takes_types(model)
     )
