@@ -12,7 +12,7 @@ from affinage.signals import Batch, Signals, Sum, in_blocks
 
 CHUNK_ENTRIES = 16_000_000
 """Logits held at a time (tokens x vocabulary), each of teacher and student: 32 MB in bfloat16, 64 in float32."""
-CACHED_ROWS = 16
+CACHED_ROWS = 8
 """Tokens of a chunk that a CPU takes through the losses at a time, so that what they work on stays in its caches."""
 
 
@@ -33,7 +33,7 @@ class VocabularyLoss:
         raise NotImplementedError
 
     def of_logits(self, student: Tensor, teacher: Tensor | None, labels: Tensor | None) -> tuple[Tensor, Tensor]:
-        """`value` and its gradient (n, V) by the student's logits, a new tensor; nothing given is changed."""
+        """`value` and its gradient (n, V) by the student's logits, a new tensor; logits given may be overwritten."""
         logits = student.detach().requires_grad_()
         with torch.enable_grad():
             value = self.value(logits, teacher, labels)
@@ -125,8 +125,10 @@ class _Sums(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> Any:
-        scale = upstream[0]
-        return *(scale.to(g.dtype) * g for g in ctx.saved_tensors), None, None, None, None, None
+        scale, grads = upstream[0], ctx.saved_tensors
+        if scale.device.type != "cpu" or scale != 1:  # asking another device would wait for it
+            grads = tuple(scale.to(g.dtype) * g for g in grads)
+        return *grads, None, None, None, None, None
 
 
 def _slope_(

@@ -38,12 +38,14 @@ class _Dropout(torch.autograd.Function):
         count = round(p * _LEVELS)
         # From torch's generator, whose state checkpoints keep; the range is that of all 64 bits.
         bits = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
-        kept = (bits.view(torch.int16)[: x.numel()] >= count - _LEVELS // 2).view(x.shape)
+        draws = bits.view(torch.int16)[: x.numel()].view(x.shape)
+        # What is kept has the type of `x`: products of booleans with numbers are several times slower.
+        kept = torch.ge(draws, count - _LEVELS // 2, out=torch.empty(x.shape, dtype=x.dtype))
+        kept.mul_(_LEVELS / (_LEVELS - count) if count < _LEVELS else 0.0)
         ctx.save_for_backward(kept)
-        ctx.scale = _LEVELS / (_LEVELS - count) if count < _LEVELS else 0.0
-        return (x * kept).mul_(ctx.scale)
+        return x * kept
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> Any:
         (kept,) = ctx.saved_tensors
-        return (upstream[0] * kept).mul_(ctx.scale), None
+        return upstream[0] * kept, None
