@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 import affinage.losses  # noqa: F401  (registers every loss)
 from affinage.data.rows import to_batch
 from affinage.distillation.cache import TeacherCache
+from affinage.distillation.liger import fuse_norms_, with_liger
 from affinage.errors import InputError
 from affinage.losses.base import DistillationLoss, Shape, Shaped, distillation_losses
 from affinage.losses.vocabulary import VocabularyLoss, vocabulary_sums
@@ -127,6 +128,11 @@ class Objective(nn.Module):
         self._cache = cache
         self._needs: frozenset[str] = frozenset().union(*(loss.needs for loss in self._losses))
         self._teacher_needs: frozenset[str] = frozenset().union(*(loss.teacher_needs for loss in self._losses))
+
+    def use_liger_(self) -> None:
+        """Compute what Liger has kernels for by them: norms of student and teachers, `mlm` where it is alone."""
+        fuse_norms_(self.student, *self._teacher)
+        self._losses = with_liger(self._losses)
 
     def counts(self, inputs: dict[str, Tensor]) -> Tensor:
         """(K,) places each loss sums over."""

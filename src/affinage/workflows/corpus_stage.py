@@ -35,11 +35,13 @@ from affinage.training.clock import Clock
 from affinage.training.curves import curves
 from affinage.training.guards import Guard
 from affinage.training.interruption import StopOnInterrupt
+from affinage.training.overhead import Overhead
 from affinage.training.processes import processes
 from affinage.training.progress import RichProgress
 from affinage.training.resume import train
 from affinage.training.run_folder import RunFolder
 from affinage.training.sharding import make_whole_
+from affinage.training.threads import settle_threads
 from affinage.training.trainer import SumTrainer
 from affinage.training.writing import writing
 from affinage.workflows.streamed_rows import counted_text, streamed_rows
@@ -155,10 +157,13 @@ def train_stage(
     InputError where that is because of the `teacher`.
     """
     keep_big_buffers()
+    settle_threads()
     quicken_(objective.student)
     settings = stage.training
+    if settings.kernels == "liger":
+        objective.use_liger_()
     steps = total_steps(settings, len(rows.train), processes=processes().num_processes)
-    stop, clock = StopOnInterrupt(), Clock(folder.partial / "seconds")
+    stop, clock, overhead = StopOnInterrupt(), Clock(folder.partial / "seconds"), Overhead()
     trainer = SumTrainer(
         objective,
         training_arguments(settings, folder=folder, steps=steps),
@@ -166,6 +171,7 @@ def train_stage(
         held_out=rows.held_out,
         tokenizer=tokenizer,
         callbacks=[
+            overhead,
             stop,
             clock,
             RichProgress(label, quiet=quiet),
@@ -190,6 +196,7 @@ def train_stage(
         steps=steps,
         tokens=rows.train.tokens_in(seen),
         seconds=clock.seconds,
+        overhead_share=overhead.share,
         losses=_last(trainer.state.log_history, objective.names),
         held_out={key[5:]: v for key, v in held_out.items() if key.startswith("eval_")},
         curves=curves(trainer.state.log_history, {name: name for name in ("loss", *objective.names)}),

@@ -15,6 +15,7 @@ from affinage.data.encoding import Row
 from affinage.data.examples import Example, SpanExample
 from affinage.data.features import encode, fitted, stride_for, targets
 from affinage.data.task import Task, load_task
+from affinage.distillation.liger import check_kernels, fuse_norms_
 from affinage.errors import InputError
 from affinage.evaluation.evaluator import (
     Evaluation,
@@ -37,11 +38,13 @@ from affinage.training.clock import Clock
 from affinage.training.curves import curves
 from affinage.training.guards import Guard
 from affinage.training.interruption import StopOnInterrupt
+from affinage.training.overhead import Overhead
 from affinage.training.processes import processes
 from affinage.training.progress import RichProgress
 from affinage.training.resume import train
 from affinage.training.run_folder import RunFolder
 from affinage.training.task_trainer import Score, TaskTrainer
+from affinage.training.threads import settle_threads
 from affinage.workflows.labelled_data import TaskData, data_fingerprints, training_data
 
 log = logging.getLogger(__name__)
@@ -165,6 +168,7 @@ def read_planned_run(
     began = time.perf_counter()
     wanted = load_task(task)
     computes_in_bf16(training.precision)
+    check_kernels(training.kernels)
     config = read_config(model)
     tokenizer = load_tokenizer(model)
     check_fit(tokenizer, config, where=model)
@@ -200,11 +204,14 @@ def train_task_model(
     training = run.training
     set_seed(training.seed)
     keep_big_buffers()
+    settle_threads()
     quicken_(model)
+    if training.kernels == "liger":
+        fuse_norms_(model)
     rows = LabelledRows(
         run.rows, targets(run.data.train, run.rows, run.data.labels), pad_id(run.tokenizer), takes_types(model)
     )
-    stop, clock = StopOnInterrupt(), Clock(folder.partial / "seconds")
+    stop, clock, overhead = StopOnInterrupt(), Clock(folder.partial / "seconds"), Overhead()
     trainer = TaskTrainer(
         model,
         training,
@@ -214,6 +221,7 @@ def train_task_model(
         metric=run.task.metrics[0],
         processes=processes().num_processes,
         callbacks=[
+            overhead,
             stop,
             clock,
             RichProgress(title, quiet=quiet),
@@ -231,6 +239,7 @@ def train_task_model(
         steps=trainer.state.global_step,
         tokens=int(trainer.state.num_input_tokens_seen),
         seconds=clock.seconds,
+        overhead_share=overhead.share,
         losses={} if last_loss is None else {loss: last_loss},
         held_out={} if trainer.state.best_metric is None else {run.task.metrics[0]: trainer.state.best_metric},
         curves=curves(trainer.state.log_history, {"loss": loss}),
