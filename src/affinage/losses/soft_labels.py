@@ -82,8 +82,9 @@ class SoftKL(_SoftLabels):
     def of_logits(self, student: Tensor, teacher: Tensor | None, labels: Tensor | None) -> tuple[Tensor, Tensor]:
         """In closed form, because it is computed at every token: the gradient is tau * (q - p)."""
         assert teacher is not None
-        log_p, log_q = (log_softmax(logits / self.temperature, -1) for logits in (teacher, student))
-        p = log_p.exp()
+        teacher, student = teacher.div_(self.temperature), student.div_(self.temperature)
+        log_p, log_q = log_softmax(teacher, -1), log_softmax(student, -1)
+        p = torch.exp(log_p, out=teacher)
         value = self.temperature**2 * torch.linalg.vecdot(p, log_p.sub_(log_q)).sum()
         return value, log_q.exp_().sub_(p).mul_(self.temperature)
 

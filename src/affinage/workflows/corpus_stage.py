@@ -26,13 +26,13 @@ from affinage.distillation.objective import Objective
 from affinage.errors import InputError
 from affinage.evaluation.pseudo_perplexity import pseudo_perplexity
 from affinage.models.freezing import frozen_below
+from affinage.models.quickening import quicken_
 from affinage.recipe import Stage
 from affinage.report.report import TrainingRun
 from affinage.training.allocator import keep_big_buffers
 from affinage.training.arguments import total_steps, training_arguments
 from affinage.training.clock import Clock
 from affinage.training.curves import curves
-from affinage.training.dropout import quicken_dropout_
 from affinage.training.guards import Guard
 from affinage.training.interruption import StopOnInterrupt
 from affinage.training.overhead import Overhead
@@ -158,7 +158,7 @@ def train_stage(
     """
     keep_big_buffers()
     settle_threads()
-    quicken_dropout_(objective.student)
+    quicken_(objective.student)
     settings = stage.training
     if settings.kernels == "liger":
         objective.use_liger_()

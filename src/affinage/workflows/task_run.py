@@ -28,6 +28,7 @@ from affinage.evaluation.evaluator import (
 )
 from affinage.evaluation.metrics import metric
 from affinage.models.checkpoint import check_fit, load_tokenizer, max_length, read_config, weights_fingerprint
+from affinage.models.quickening import quicken_
 from affinage.recipe import Recipe, StudentSpec, Training
 from affinage.report.provenance import provenance
 from affinage.report.report import Provenance, TrainingRun
@@ -35,7 +36,6 @@ from affinage.training.allocator import keep_big_buffers
 from affinage.training.arguments import computes_in_bf16
 from affinage.training.clock import Clock
 from affinage.training.curves import curves
-from affinage.training.dropout import quicken_dropout_
 from affinage.training.guards import Guard
 from affinage.training.interruption import StopOnInterrupt
 from affinage.training.overhead import Overhead
@@ -205,7 +205,7 @@ def train_task_model(
     set_seed(training.seed)
     keep_big_buffers()
     settle_threads()
-    quicken_dropout_(model)
+    quicken_(model)
     if training.kernels == "liger":
         fuse_norms_(model)
     rows = LabelledRows(

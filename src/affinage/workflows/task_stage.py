@@ -21,6 +21,7 @@ from affinage.distillation.objective import build_losses, head_of
 from affinage.distillation.task_objective import TaskObjective
 from affinage.evaluation.evaluator import pad_id, takes_types
 from affinage.models.checkpoint import max_length
+from affinage.models.quickening import quicken_
 from affinage.models.storage import read_weights
 from affinage.recipe import Stage
 from affinage.report.report import TrainingRun
@@ -29,7 +30,6 @@ from affinage.training.arguments import total_steps
 from affinage.training.clock import Clock
 from affinage.training.curves import curves
 from affinage.training.distil_task_trainer import DistilTaskTrainer
-from affinage.training.dropout import quicken_dropout_
 from affinage.training.guards import Guard
 from affinage.training.interruption import StopOnInterrupt
 from affinage.training.overhead import Overhead
@@ -92,7 +92,7 @@ class StageRun:
         set_seed(settings.seed)
         keep_big_buffers()
         settle_threads()
-        quicken_dropout_(student)
+        quicken_(student)
         objective = TaskObjective(student, self.stage.losses, teachers=self.teachers, cache=self.cache)
         if settings.kernels == "liger":
             objective.use_liger_()

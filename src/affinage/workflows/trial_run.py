@@ -14,12 +14,12 @@ from affinage.data.sample import Sample
 from affinage.data.streams import Stream
 from affinage.distillation.objective import Objective
 from affinage.models.layout import layout_of
+from affinage.models.quickening import quicken_
 from affinage.recipe import Recipe
 from affinage.report.provenance import cpu_name
 from affinage.runtime.memory import peak_memory_bytes
 from affinage.training.allocator import keep_big_buffers
 from affinage.training.arguments import computes_in_bf16, total_steps, training_arguments
-from affinage.training.dropout import quicken_dropout_
 from affinage.training.guards import Guard
 from affinage.training.plan import Memory, flops_per_token, memory
 from affinage.training.processes import processes
@@ -111,7 +111,7 @@ def trial_run(
     """
     keep_big_buffers()
     settle_threads()
-    quicken_dropout_(objective.student)
+    quicken_(objective.student)
     stage = recipe.stages[0]
     if stage.training.kernels == "liger":
         objective.use_liger_()
