@@ -16,6 +16,7 @@ import torch
 from plain import Clock
 from shapes import FILL, LENGTH, ROWS, WARM_UP, models, tokenizer
 
+from affinage.distillation.kernels import use_kernels_
 from affinage.distillation.objective import Objective
 from affinage.models.quickening import quicken_
 from affinage.recipe import Component, Masking, Stage, Training
@@ -77,8 +78,10 @@ def main(way: str, objective: str, texts: Path, seconds: float) -> dict[str, Any
         steps = math.ceil(len(train) / stage.training.batch_size / processes().num_processes)
         quicken_(student)
         clock = Clock(seconds, warm_up=WARM_UP if cache is None else steps)
+        objective = Objective(student, stage.losses, teacher=teacher, cache=cache)
+        use_kernels_(objective, stage.training, tokens=math.inf, vocabulary=len(tokenizer()))  # as in a long run
         trainer = SumTrainer(
-            Objective(student, stage.losses, teacher=teacher, cache=cache),
+            objective,
             training_arguments(
                 stage.training,
                 folder=folder,

@@ -28,7 +28,7 @@ def _longest(rows: Sequence[Row]) -> int:
 
 
 def row_inputs(rows: Sequence[Row], *, pad_id: int, with_types: bool, length: int | None = None) -> dict[str, Ints]:
-    """`input_ids`, `attention_mask` and, if `with_types`, `token_type_ids`: (B, T), T of the longest row or `length`."""
+    """`input_ids`, `attention_mask` and, if `with_types`, `token_type_ids`: (B, T), T the longest row's or `length`."""
     length = _longest(rows) if length is None else length
     arrays = {
         "input_ids": padded([row.input_ids for row in rows], length, pad_id),

@@ -10,19 +10,11 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from affinage.errors import InputError, MissingExtra
+from affinage.errors import MissingExtra
 from affinage.losses.base import DistillationLoss
 from affinage.losses.labels import MaskedLanguageModel
 from affinage.losses.vocabulary import VocabularyLoss
 from affinage.signals import IGNORED, Batch, Signals, Sum
-
-
-def check_kernels(kernels: str) -> None:
-    """Raises: InputError where Liger's are asked for without a GPU; MissingExtra where they are not installed."""
-    if kernels == "liger":
-        if not torch.cuda.is_available():
-            raise InputError("training.kernels liger: these kernels need a CUDA GPU, and there is none; use torch")
-        _operations()
 
 
 def fuse_norms_(*models: nn.Module) -> None:
@@ -39,7 +31,7 @@ class LigerNorm(nn.LayerNorm):
     def forward(self, input: Tensor) -> Tensor:
         # Under autocast to bfloat16 torch's own gives float32 too.
         wide = input.float() if torch.is_autocast_enabled(input.device.type) else input
-        return cast(Tensor, _operations().LigerLayerNormFunction.apply(wide, self.weight, self.bias, self.eps))
+        return cast(Tensor, liger_operations().LigerLayerNormFunction.apply(wide, self.weight, self.bias, self.eps))
 
 
 @dataclass(frozen=True)
@@ -56,7 +48,7 @@ class LigerMaskedLanguageModel:
     def __call__(self, student: Signals, teacher: Signals, batch: Batch) -> Sum:
         if student.head_input is None or student.head_weight is None or batch.labels is None:
             raise ValueError("mlm needs head_input, head_weight and labels")
-        fused = _operations().LigerFusedLinearCrossEntropyFunction
+        fused = liger_operations().LigerFusedLinearCrossEntropyFunction
         labels = batch.labels[batch.head_positions]
         given = (student.head_input, student.head_weight, labels, student.head_bias)
         found = fused.apply(*given, None, IGNORED, 0.0, 0.0, "sum")
@@ -70,7 +62,7 @@ def with_liger(losses: Sequence[DistillationLoss]) -> tuple[DistillationLoss, ..
     return tuple(LigerMaskedLanguageModel() if isinstance(loss, MaskedLanguageModel) else loss for loss in losses)
 
 
-def _operations() -> Any:
+def liger_operations() -> Any:
     """Those of the package. Raises: MissingExtra where it is not installed."""
     try:
         import liger_kernel.ops as operations

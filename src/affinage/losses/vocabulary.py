@@ -1,7 +1,7 @@
 """Losses on vocabulary logits, several at once: the (n, V) logits are made in chunks, once for all of them."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from affinage.signals import Batch, Signals, Sum, in_blocks
 
 CHUNK_ENTRIES = 16_000_000
 """Logits held at a time (tokens x vocabulary), each of teacher and student: 32 MB in bfloat16, 64 in float32."""
-CACHED_ROWS = 8
+CACHED_ROWS = 16
 """Tokens of a chunk that a CPU takes through the losses at a time, so that what they work on stays in its caches."""
 
 
@@ -46,10 +46,29 @@ class VocabularyLoss:
         return Sum(total, self.positions(batch).sum())
 
 
+@runtime_checkable
+class OnePass(Protocol):
+    """A vocabulary loss with a kernel of its own."""
+
+    def in_one_pass(
+        self, student: Tensor, teacher: Tensor, biases: tuple[Tensor, Tensor], scale: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(n,) its values at logits (n, V) that still lack their `biases` (V,), and (n, V) `scale` () times its
+        gradient by the student's, in the precision of the logits given.
+        """
+        ...
+
+
 def vocabulary_sums(
-    losses: Sequence[VocabularyLoss], student: Signals, teacher: Signals, batch: Batch, scales: Tensor
+    losses: Sequence[VocabularyLoss],
+    student: Signals,
+    teacher: Signals,
+    batch: Batch,
+    scales: Tensor,
+    *,
+    one_pass: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """() sum of scales[k] * total[k], with gradient, and the totals (K,) without.
+    """() sum of scales[k] * total[k], with gradient, and the totals (K,) without. `one_pass`: kernels are compiled.
 
     Equal in value and gradient to the plain formulas on all (n, V) logits, but a chunk of these exists at a time, each
     is computed once for all losses, and nothing is recomputed in the backward pass: `scales` must therefore be known.
@@ -69,7 +88,7 @@ def vocabulary_sums(
     rows = torch.stack([positions[head] for positions in places])
     labels = None if batch.labels is None else batch.labels[head]
     weighted, totals = _Sums.apply(  # type: ignore[no-untyped-call]
-        student.head_input, student.head_weight, bias, losses, rows, teacher, labels, scales
+        student.head_input, student.head_weight, bias, losses, rows, teacher, labels, scales, one_pass
     )
     return weighted, totals
 
@@ -91,6 +110,7 @@ class _Sums(torch.autograd.Function):
         teacher: Signals,
         labels: Tensor | None,
         scales: Tensor,
+        one_pass: bool,
     ) -> tuple[Tensor, Tensor]:
         """`rows`: (K, N) bool, which head rows each loss takes; N head rows in `hidden`, `teacher` and `labels`."""
         wanted = any(ctx.needs_input_grad[:3])
@@ -113,7 +133,18 @@ class _Sums(torch.autograd.Function):
                 logits = torch.mm(inputs[part], table.t())
                 others = None if theirs is None else torch.mm(theirs[0][part], theirs[1].t())
                 told = None if labels is None else labels[part]
-                _slope_(losses, taken[:, part], logits, others, told, biases, scales, totals, wanted=wanted)
+                _slope_(
+                    losses,
+                    taken[:, part],
+                    logits,
+                    others,
+                    told,
+                    biases,
+                    scales,
+                    totals,
+                    wanted=wanted,
+                    one_pass=one_pass and wanted,
+                )
                 if wanted:
                     grads[0][part] = torch.mm(logits, table)[: len(hidden) - start]
                     grads[1].add_(torch.mm(logits.t(), inputs[part]))
@@ -128,7 +159,7 @@ class _Sums(torch.autograd.Function):
         scale, grads = upstream[0], ctx.saved_tensors
         if scale.device.type != "cpu" or scale != 1:  # asking another device would wait for it
             grads = tuple(scale.to(g.dtype) * g for g in grads)
-        return *grads, None, None, None, None, None
+        return *grads, None, None, None, None, None, None
 
 
 def _slope_(
@@ -142,6 +173,7 @@ def _slope_(
     totals: Tensor,
     *,
     wanted: bool,
+    one_pass: bool,
 ) -> None:
     """Put the gradient of sum scales[k] * total[k] by logits `ours` in their place; adds to `totals` (K,).
 
@@ -167,12 +199,20 @@ def _slope_(
         if k not in whole and taken[k].any():
             places = torch.from_numpy(taken[k].nonzero()[0]).to(ours.device)
             parts += [(rows, of_rows(k, rows)) for rows in places.split(few)]
+    if one_pass and len(whole) == 1 and isinstance(loss := losses[whole[0]], OnePass) and theirs is not None:
+        assert biases[1] is not None
+        values, slope = loss.in_one_pass(ours, theirs, (biases[0], biases[1]), scales[whole[0]])
+        totals[whole[0]] += values[:count].sum()
+        ours.copy_(slope)
+        whole = []
+    elif not whole and wanted:
+        ours[:count] = 0
     ours[count:] = 0
-    for start in range(0, count, few):
+    for start in range(0, count if whole else 0, few):
         piece = slice(start, min(start + few, count))
         slopes = [of_rows(k, piece) for k in whole]
         if wanted:
-            ours[piece] = sum(slopes[1:], slopes[0]) if slopes else 0  # type: ignore[arg-type]
+            ours[piece] = sum(slopes[1:], slopes[0])  # type: ignore[arg-type]
     for rows, slope in parts:
         if slope is not None:
             ours.index_add_(0, rows, slope.to(ours.dtype))

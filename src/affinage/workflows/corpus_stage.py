@@ -22,6 +22,7 @@ from affinage.data.rows import PackedRows
 from affinage.data.streamed import Rows
 from affinage.data.streams import Stream
 from affinage.data.tokens import TokenStore
+from affinage.distillation.kernels import use_kernels_
 from affinage.distillation.objective import Objective
 from affinage.errors import InputError
 from affinage.evaluation.pseudo_perplexity import pseudo_perplexity
@@ -160,9 +161,9 @@ def train_stage(
     settle_threads()
     quicken_(objective.student)
     settings = stage.training
-    if settings.kernels == "liger":
-        objective.use_liger_()
     steps = total_steps(settings, len(rows.train), processes=processes().num_processes)
+    a_step = settings.batch_size * settings.gradient_accumulation_steps * settings.row_length
+    use_kernels_(objective, settings, tokens=steps * a_step, vocabulary=len(tokenizer))
     stop, clock, overhead = StopOnInterrupt(), Clock(folder.partial / "seconds"), Overhead()
     trainer = SumTrainer(
         objective,

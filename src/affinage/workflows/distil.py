@@ -13,7 +13,7 @@ from affinage.data.corpus import corpus_files, fingerprints
 from affinage.data.rows import PackedRows
 from affinage.data.streams import Stream, as_stream
 from affinage.data.token_cache import token_folder
-from affinage.distillation.liger import check_kernels
+from affinage.distillation.kernels import check_kernels
 from affinage.distillation.objective import Objective, build_losses, fit_losses
 from affinage.distillation.student import check_continued, make_student
 from affinage.errors import InputError

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, set_seed
 
 from affinage.data.corpus import corpus_files, fingerprints
 from affinage.data.streams import as_stream
-from affinage.distillation.liger import check_kernels
+from affinage.distillation.kernels import check_kernels
 from affinage.distillation.objective import build_losses, fit_losses
 from affinage.distillation.student import make_student
 from affinage.models.checkpoint import load_masked_lm, load_tokenizer, weights_fingerprint

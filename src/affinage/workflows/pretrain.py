@@ -14,7 +14,7 @@ from affinage.data.pieces import parts_in
 from affinage.data.streams import Stream, as_stream
 from affinage.data.token_cache import token_folder
 from affinage.data.vocabulary import train_unigram, train_vocabulary, with_token_types
-from affinage.distillation.liger import check_kernels
+from affinage.distillation.kernels import check_kernels
 from affinage.distillation.objective import Objective, build_losses
 from affinage.errors import InputError
 from affinage.evaluation.footprint import model_entry

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, set_seed
 from affinage.data.examples import Example
 from affinage.data.features import encode, stride_for
 from affinage.data.unlabelled import read_unlabelled
-from affinage.distillation.liger import check_kernels
+from affinage.distillation.kernels import check_kernels
 from affinage.distillation.objective import build_losses, fit_losses
 from affinage.distillation.student import check_continued
 from affinage.distillation.task_student import make_task_student

@@ -15,7 +15,8 @@ from affinage.data.encoding import Row
 from affinage.data.examples import Example, SpanExample
 from affinage.data.features import encode, fitted, stride_for, targets
 from affinage.data.task import Task, load_task
-from affinage.distillation.liger import check_kernels, fuse_norms_
+from affinage.distillation.kernels import check_kernels
+from affinage.distillation.liger import fuse_norms_
 from affinage.errors import InputError
 from affinage.evaluation.evaluator import (
     Evaluation,
