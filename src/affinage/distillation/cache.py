@@ -61,8 +61,8 @@ class TeacherCache:
         except OSError as error:
             reason = error.strerror or error
             raise InputError(
-                f"teacher cache '{folder}' cannot be made: {reason}; make room, choose another --out, or leave the cache "
-                "out (--set teacher_cache=off)"
+                f"teacher cache '{folder}' cannot be made: {reason}; make room, choose another --out, or leave the "
+                "cache out (--set teacher_cache=off)"
             ) from None
 
     @property
