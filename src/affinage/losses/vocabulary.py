@@ -10,8 +10,8 @@ from torch import Tensor
 
 from affinage.signals import Batch, Signals, Sum, in_blocks
 
-CHUNK_ENTRIES = 16_000_000
-"""Logits held at a time (tokens x vocabulary), each of teacher and student: 32 MB in bfloat16, 64 in float32."""
+CHUNK_ENTRIES = 8_000_000
+"""Logits held at a time (tokens x vocabulary), each of teacher and student: 32 MB in float32."""
 CACHED_ROWS = 16
 """Tokens of a chunk that a CPU takes through the losses at a time, so that what they work on stays in its caches."""
 
