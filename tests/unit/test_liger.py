@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, layer_norm, linear
 
 from affinage.distillation import liger as module
-from affinage.distillation.liger import LigerMaskedLanguageModel, LigerNorm, check_kernels, fuse_norms_, with_liger
+from affinage.distillation.kernels import check_kernels
+from affinage.distillation.liger import LigerMaskedLanguageModel, LigerNorm, fuse_norms_, with_liger
 from affinage.distillation.objective import Objective
 from affinage.errors import InputError, MissingExtra
 from affinage.losses.labels import MaskedLanguageModel
@@ -60,7 +61,8 @@ def assert_as_torch() -> None:
 
 
 def in_the_interpreter() -> None:
-    """Which (Triton 3.9) hands floats to a kernel as they are, and Liger's norms want tensors."""
+    """Which (Triton 3.9) lacks two things that Liger's norms use: floats as tensors, and the GPU library's rsqrt."""
+    import liger_kernel.ops.layer_norm as norms
     import numpy as np
     from triton import language as tl
     from triton.runtime import interpreter
@@ -72,7 +74,7 @@ def in_the_interpreter() -> None:
             return convert(given)
         return tl.tensor(interpreter.TensorHandle(np.array([given], np.float32), tl.float32), tl.float32)
 
-    interpreter._implicit_cvt = with_floats
+    interpreter._implicit_cvt, norms.rsqrt = with_floats, lambda x: tl.rsqrt(x)
     assert_as_torch()
 
 
@@ -91,7 +93,7 @@ class _CrossEntropy:
 
 def test_norms_and_mlm_are_handed_to_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in = SimpleNamespace(LigerLayerNormFunction=_Norm, LigerFusedLinearCrossEntropyFunction=_CrossEntropy)
-    monkeypatch.setattr(module, "_operations", lambda: stand_in)
+    monkeypatch.setattr(module, "liger_operations", lambda: stand_in)
     assert_as_torch()
 
 

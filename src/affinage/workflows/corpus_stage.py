@@ -88,7 +88,8 @@ def corpus_rows(
         counted = None if stage.masking.smoothing is None else counted_text(stream, tokenizer, folder)
         packed = _packing(tokenizer, stage, counted)
         return CorpusRows(*streamed_rows(stream, tokenizer, stage, packed=packed, folder=folder))
-    log.info("tokenising %d corpus files", len(files))
+    if not (folder / "held_out" / "done.json").is_file():
+        log.info("tokenising %d corpus file%s", len(files), "" if len(files) == 1 else "s")
     with processes().main_process_first(), writing("the tokenised corpus", folder):
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / "lock"):  # another run over the same text may be at it
