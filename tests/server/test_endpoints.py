@@ -54,6 +54,8 @@ def test_masked_words(port: int, predictors: dict[str, Any]) -> None:
     wanted = [one["top"] for one in predictors["mlm"].predict(texts, top_k=2)]
     assert close(ask(port, "/fill-mask", {"inputs": texts, "top_k": 2}).content, wanted)
     assert len(ask(port, "/fill-mask", {"inputs": texts[0]}).content) == 5
+    wrong = ask(port, "/fill-mask", {"inputs": [*texts, "rien"]})
+    assert (wrong.status, wrong.content["error"]) == (422, "input 3: expected exactly one <mask>, found 0")
 
 
 def test_the_model_is_chosen_by_path_or_field_and_else_is_the_first_that_can(port: int) -> None:

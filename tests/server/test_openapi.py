@@ -40,7 +40,7 @@ def test_what_is_made_up_is_answered_as_described(mode: GenerationMode, port: in
 
         @given(case=operation.as_strategy(generation_mode=mode))
         @settings(
-            max_examples=12, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+            max_examples=8, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
         )
         def answered(case: Any) -> None:
             response = case.call(timeout=30)

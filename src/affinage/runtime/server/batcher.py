@@ -25,6 +25,8 @@ class Ticket:
     left: int
     arrived: float
     failure: Exception | None = None
+    failed: int = 0
+    """which of its texts the failure is of"""
     cancelled: bool = False
     begun: float | None = None
     """when its first text was computed; `arrived`, this and `ended` on `time.perf_counter`"""
@@ -177,7 +179,8 @@ class Batcher:
             if len(jobs) > 1:
                 half = len(jobs) // 2
                 return self._answer(jobs[:half]) + self._answer(jobs[half:])
-            jobs[0].ticket.failure = jobs[0].ticket.failure or error
+            if jobs[0].ticket.failure is None:
+                jobs[0].ticket.failure, jobs[0].ticket.failed = error, jobs[0].place
             results = [None]
         for job, result in zip(jobs, results, strict=True):
             ticket = job.ticket

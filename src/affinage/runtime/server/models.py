@@ -113,7 +113,7 @@ class Models:
                 raise asyncio.CancelledError
             raise Refusal(503, "Overloaded", f"no answer within {self.limits.timeout:g} seconds", retry_after="1")
         if ticket.failure is not None:
-            raise _refused(ticket.failure)
+            raise _refused(ticket.failure, f"input {ticket.failed + 1}: " if not asked.single else "")
         begun, ended = ticket.begun or ticket.arrived, ticket.ended or ticket.arrived
         self.metrics.queued(begun - ticket.arrived)
         return Computed(
@@ -137,8 +137,8 @@ def _finish(future: "asyncio.Future[None]") -> None:
         future.set_result(None)
 
 
-def _refused(failure: Exception) -> Refusal:
+def _refused(failure: Exception, which: str) -> Refusal:
     """What the model said to a text; anything but a remark on the input is a failure of ours."""
     if isinstance(failure, InputError):
-        return Refusal(422, "Tokenizer", str(failure))
+        return Refusal(422, "Tokenizer", which + str(failure).removeprefix("input 1: "))  # it was asked alone
     return wrong_model("Inference failed")
