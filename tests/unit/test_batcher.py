@@ -78,6 +78,14 @@ def test_a_batch_keeps_to_its_budget_and_one_long_text_goes_alone(bench: Bench) 
     assert [payloads for _, payloads in bench.calls[1:]] == [["huge"], [0, 1], [2]]
 
 
+def test_a_batch_takes_the_first_and_those_most_like_it_in_length(bench: Bench) -> None:
+    bench.busy()
+    for tokens in (20, 90, 21, 3, 19, 25, 80):
+        bench.submit("a", tokens, tokens=tokens)
+    bench.wait_for(8)
+    assert [sorted(payloads) for _, payloads in bench.calls[1:]] == [[19, 20, 21, 25], [90], [3], [80]]
+
+
 def test_the_queue_takes_all_of_a_request_or_nothing() -> None:
     bench = Bench(capacity=3)
     bench.busy()
@@ -138,14 +146,14 @@ def test_a_batch_waits_for_company_only_where_there_is_some() -> None:
     bench = Bench(delay=1e6, budget=4)
     bench.busy()
     bench.submit("a", 1)
-    bench.submit("a", 2, tokens=3)
+    bench.submit("a", 2, tokens=2)
     bench.let.release()
     assert bench.entered.acquire(timeout=20)
     assert bench.calls[1] == ("a", [1, 2])
     bench.wait_for(3, let=1)
     lonely = bench.submit("a", 3)
     assert not bench.entered.acquire(timeout=0.2)
-    bench.submit("a", 4, tokens=3)
+    bench.submit("a", 4, tokens=2)
     assert bench.entered.acquire(timeout=20)
     assert bench.calls[2] == ("a", [3, 4])
     bench.wait_for(2)

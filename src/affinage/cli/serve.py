@@ -22,7 +22,7 @@ def serve(
     ] = None,
     max_batch_tokens: Annotated[
         int, typer.Option("--max-batch-tokens", metavar="N", min=1, help="Computed together, about.")
-    ] = 4096,
+    ] = 1024,
     max_delay_ms: Annotated[
         float, typer.Option("--max-delay-ms", metavar="MS", min=0, help="How long a text may wait for company.")
     ] = 2.0,

@@ -59,7 +59,8 @@ Compute = Callable[[Any, list[Any]], Sequence[Any]]
 
 @dataclass
 class Batcher:
-    """Texts wait in one queue, first come first served; a batch takes from all of it what is of its first one's work.
+    """Texts wait in one queue. A batch is its first text, and from all of the queue those of the same work that are
+    nearest to it in length, so that little is padded; nobody waits for longer than those before.
 
     The thread waits up to `delay` seconds after the first text came, for more to compute at once, only while requests
     do come together: where the last batch was of one request and one alone is waiting, it is computed at once.
@@ -69,7 +70,7 @@ class Batcher:
     capacity: int
     """texts that may wait"""
     budget: int
-    """tokens of a batch"""
+    """tokens of a batch, padding included; one text alone may have more"""
     delay: float = 0.002
     observe: Callable[[Batch], object] = lambda batch: None
     _queue: deque[_Job] = field(default_factory=deque)
@@ -148,18 +149,26 @@ class Batcher:
             self._wait_for_more()
             if not self._queue:  # cancelled meanwhile
                 return []
-            work, used = self._queue[0].work, 0
-            taken: list[_Job] = []
-            left: deque[_Job] = deque()
-            for job in self._queue:
-                if job.work == work and (not taken or used + job.tokens <= self.budget):
-                    taken.append(job)
-                    used += job.tokens
-                else:
-                    left.append(job)
-            self._queue = left
+            taken = self._alike()
+            chosen = set(map(id, taken))
+            self._queue = deque(job for job in self._queue if id(job) not in chosen)
             self._company = len({id(job.ticket) for job in taken}) > 1
             return taken
+
+    def _alike(self) -> list[_Job]:
+        """The first job and those of its work that are nearest to it in length, as many as fit when padded."""
+        first = self._queue[0]
+        others = sorted(
+            (job for job in self._queue if job is not first and job.work == first.work),
+            key=lambda job: abs(job.tokens - first.tokens),
+        )
+        taken, longest = [first], first.tokens
+        for job in others:
+            longest = max(longest, job.tokens)
+            if longest * (len(taken) + 1) > self.budget:
+                break
+            taken.append(job)
+        return taken
 
     def _wait_for_more(self) -> None:
         until = self._queue[0].ticket.arrived + self.delay
@@ -167,7 +176,7 @@ class Batcher:
             self._queue and not self._closing and (self._company or self._queue[0].ticket is not self._queue[-1].ticket)
         ):
             remaining = until - time.perf_counter()
-            if remaining <= 0 or sum(job.tokens for job in self._queue) >= self.budget:
+            if remaining <= 0 or max(job.tokens for job in self._queue) * len(self._queue) >= self.budget:
                 return
             self._changed.wait(remaining)
 

@@ -10,8 +10,8 @@ from affinage.errors import InputError
 class Limits:
     """Bounds of one server; the defaults suit a few cores."""
 
-    max_batch_tokens: int = 4096
-    """estimated tokens computed together; one text alone may have more"""
+    max_batch_tokens: int = 1024
+    """computed together, estimated, padding included; while they are, the answers before them go out"""
     max_delay_ms: float = 2.0
     """how long the first text of a batch may wait for others; while requests come one by one none waits"""
     queue: int = 512
