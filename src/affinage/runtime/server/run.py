@@ -64,7 +64,7 @@ def uvicorn_server(
     """A server of these models; it takes the socket that its `run` is given."""
     limits = models.limits
     config = uvicorn.Config(
-        make_app(models, token=token),  # type: ignore[arg-type]
+        make_app(models, token=token),
         http=connection_class(limits.receive_timeout),
         ws="none",
         lifespan="on",

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 from affinage.decoding.zero_shot import nli_classes
 from affinage.errors import InputError
-from affinage.runtime.facts import ModelKind
 from affinage.runtime.inputs import check_labels
 from affinage.runtime.predictor import Predictor
 from affinage.runtime.server.limits import Limits
@@ -24,7 +23,7 @@ from affinage.runtime.server.requests import (
 )
 
 _CHARACTERS_A_TOKEN = 4  # of French and English text; only how many texts make a batch depends on it
-_CLASSIFIERS: tuple[ModelKind, ...] = ("sequence", "pair", "multi_label", "regression")
+_CLASSIFIERS = ("sequence", "pair", "multi_label", "regression")
 
 
 class Work(NamedTuple):
@@ -54,7 +53,7 @@ class Endpoint:
     """What is behind a path."""
 
     request: type[AnyRequest]
-    kinds: tuple[ModelKind, ...]
+    kinds: tuple[str, ...]
     summary: str
     ask: Callable[[Any, Predictor], tuple[list[Any], dict[str, Any]]]
     """(body, model) -> inputs of `Predictor.predict`, and its options"""
@@ -66,7 +65,7 @@ def ask(name: str, body: AnyRequest, *, model: str, predictor: Predictor, limits
     """The request as work of that model. Raises: Refusal for what is empty, too large, or not served."""
     endpoint = ENDPOINTS[name]
     single = not isinstance(body.inputs, list) or (name == "predict" and _is_one(body.inputs))
-    inputs = [body.inputs] if single else body.inputs
+    inputs: Any = [body.inputs] if single else body.inputs
     if not inputs:
         raise Refusal(400, "Empty", "`inputs` cannot be empty")
     if len(inputs) > limits.max_texts:
