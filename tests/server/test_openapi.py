@@ -27,7 +27,6 @@ MODEL_OF = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
 def test_what_is_made_up_is_answered_as_described(mode: GenerationMode, port: int) -> None:
     """Right bodies and wrong ones, of every operation. (Without schemathesis' own fixture, which pytest 9 breaks.)"""

@@ -7,7 +7,7 @@ import h11
 from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-_DRAINING_SECONDS = 1.0
+_DRAINING_SECONDS = 3.0
 """how long a connection that waits for its next request is kept when the server stops: it may be on its way"""
 _READER_SECONDS = 10.0
 """how long a client may take to read what is left of an answer, once its connection is to be closed"""
@@ -71,9 +71,9 @@ class Connection(H11Protocol):
     def shutdown(self) -> None:
         """The server stops: what is being answered is answered, and so is what has already been sent."""
         self._draining = True
-        if self.cycle is not None and not self.cycle.response_complete:
+        if self.cycle is not None and not self.cycle.response_started:
             self._last_answer()
-        else:
+        else:  # also where the answer's headers are gone, and could not say that it is the last
             self.loop.call_later(_DRAINING_SECONDS, self._close_if_idle)
 
     def _last_answer(self) -> None:
@@ -82,8 +82,12 @@ class Connection(H11Protocol):
             self.headers.append(CLOSE_HEADER)  # uvicorn copies it to the answer
 
     def _close_if_idle(self) -> None:
-        if not self.transport.is_closing() and (self.cycle is None or self.cycle.response_complete):
+        if self.transport.is_closing():
+            return
+        if self.cycle is None or self.cycle.response_complete:
             self.transport.close()
+        else:
+            self.loop.call_later(_DRAINING_SECONDS, self._close_if_idle)
 
     def _expect_headers(self) -> None:
         if self._deadline is None:
