@@ -78,8 +78,8 @@ class Connection(H11Protocol):
 
     def _last_answer(self) -> None:
         self.cycle.keep_alive = False
-        if CLOSE_HEADER not in self.headers:
-            self.headers.append(CLOSE_HEADER)  # uvicorn copies it to the answer
+        # uvicorn copies it from there to the answer; the list may be another one than it was: the application's
+        self.cycle.scope["headers"] = [*self.cycle.scope["headers"], CLOSE_HEADER]
 
     def _close_if_idle(self) -> None:
         if self.transport.is_closing():
