@@ -101,7 +101,7 @@ def differs(tokenizer: PreTrainedTokenizerFast) -> str | None:
 
 
 def refuse_differing(tokenizer: PreTrainedTokenizerFast, *, where: str | Path, what: str) -> None:
-    """Raises: InputError where the tokenizer makes other pieces of some texts than FlauBERT's own; `what` needs those."""
+    """Raises: InputError where the tokenizer makes other pieces of some texts than FlauBERT's; `what` needs its own."""
     if told := differs(tokenizer):
         raise InputError(
             f"model '{where}': {what} needs a fast tokenizer with offsets; FlauBERT's own is slow, without them, and "
