@@ -1,8 +1,8 @@
 """How `Language.rate` is chosen: the teacher fine-tuned at several rates, seed 0, scored on the valid parts alone.
 
-`tune.py SHARED WORK LANGUAGE [TASK…]`: whole schedules, as the comparison runs them. Where the data has no valid part it
-is the tenth of the training rows that chooses checkpoints; test parts (GLUE's dev) are not looked at. What is done
-stays. Writes LANGUAGE-tuning.json beside this file.
+`tune.py SHARED WORK LANGUAGE [TASK…]`: whole schedules, as the comparison runs them. Where the data has no valid part
+it is the tenth of the training rows that chooses checkpoints; test parts (GLUE's dev) are not looked at. What is
+done stays. Writes LANGUAGE-tuning.json beside this file.
 """
 
 import json
