@@ -79,16 +79,17 @@ def keep_seconds(folder: Path, place: Path) -> None:
 
 def report(language: str, work: Path, runs: Path = RUNS, to: Path = HERE) -> bool:
     """`affinage report` over all that is kept of a language, beside the teacher and beside the plain triple loss,
-    written to `to`; False where nothing is scored.
+    written to `to`; False where the teacher has no score yet.
     """
     folder = work / f"report-{language}"
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(runs / language, folder / "runs", dirs_exist_ok=True)
-    packed = list(folder.glob(f"runs/*/{WORD}"))
-    for file in packed:
+    if not (runs / language).is_dir():
+        return False
+    shutil.copytree(runs / language, folder / "runs")
+    for file in folder.glob(f"runs/*/{WORD}"):
         file.with_name(NAME).write_bytes(gzip.decompress(file.read_bytes()))
         file.unlink()
-    if not packed:
+    if not any(folder.glob(f"runs/teacher-*/{NAME}")):
         return False
     program = Path(sys.executable).with_name("affinage")
     for reference in ("teacher", BESIDE):
