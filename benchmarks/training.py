@@ -20,7 +20,7 @@ from typing import Any
 from affinage.report.provenance import provenance
 
 HERE = Path(__file__).parent / "training"
-ROUNDS, SECONDS = 5, 15.0
+ROUNDS, SECONDS = int(os.environ.get("ROUNDS", 5)), float(os.environ.get("SECONDS", 15))
 CORES = os.cpu_count() or 1
 PLAIN = ("plain, padded to 128", "plain, padded to the longest", "Trainer's defaults")
 AIMS = {
