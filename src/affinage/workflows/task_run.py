@@ -29,6 +29,7 @@ from affinage.evaluation.evaluator import (
 )
 from affinage.evaluation.metrics import metric
 from affinage.models.checkpoint import check_fit, load_tokenizer, max_length, read_config, weights_fingerprint
+from affinage.models.flaubert_tokenizer import refuse_differing
 from affinage.models.quickening import quicken_
 from affinage.recipe import Recipe, StudentSpec, Training
 from affinage.report.provenance import provenance
@@ -173,6 +174,8 @@ def read_planned_run(
     config = read_config(model)
     tokenizer = load_tokenizer(model)
     check_fit(tokenizer, config, where=model)
+    if wanted.kind in ("token", "span"):
+        refuse_differing(tokenizer, where=model, what=f"task '{wanted.name}'")
     length = row_length(training, max_length(config), model)
     examples = training_data(wanted, data, columns=columns)
     rows = encode(tokenizer.backend_tokenizer, examples.train, max_length=length, stride=stride_for(length))
