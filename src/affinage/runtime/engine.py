@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from affinage.data.collate import pad_rows
@@ -10,6 +11,7 @@ from affinage.data.encoding import Row
 from affinage.data.padding import batches_by_length
 from affinage.models.encoder import forward_masked_lm
 from affinage.models.layout import layout_of
+from affinage.models.pooling import Mode, pool
 from affinage.runtime.facts import Outputs
 from affinage.signals import Batch
 
@@ -17,10 +19,14 @@ from affinage.signals import Batch
 class TorchEngine:
     """A model in eval mode, run by PyTorch on the device it is on."""
 
-    def __init__(self, model: PreTrainedModel, *, pad_id: int, mask_id: int | None) -> None:
+    def __init__(
+        self, model: PreTrainedModel, *, pad_id: int, mask_id: int | None = None, pooling: Mode | None = None
+    ) -> None:
+        """`pooling`: make vectors of the encoder's last hidden states, without the head."""
         self._model = model
         self._pad_id = pad_id
         self._mask_id = mask_id
+        self._pooling = pooling
         self._with_types = layout_of(model.config).token_type_embeddings is not None
 
     def logits(self, rows: Sequence[Row], *, batch_size: int) -> Iterator[tuple[int, Outputs]]:
@@ -28,14 +34,19 @@ class TorchEngine:
         for indices in batches_by_length(rows, batch_size):
             batch = pad_rows([rows[i] for i in indices], pad_id=self._pad_id, with_types=self._with_types)
             with torch.inference_mode():
-                output = self._model(**{k: v.to(self._model.device) for k, v in batch.items()})
-            spans = "start_logits" in output
-            tensors = (output.start_logits, output.end_logits) if spans else (output.logits,)
+                tensors = self._outputs({k: v.to(self._model.device) for k, v in batch.items()})
             arrays = [t.float().cpu().numpy() for t in tensors]
-            per_token = spans or arrays[0].ndim == 3
+            per_token = len(arrays) == 2 or arrays[0].ndim == 3
             for place, i in enumerate(indices):
                 length = len(rows[i].input_ids)
                 yield i, tuple(a[place, :length] if per_token else a[place] for a in arrays)
+
+    def _outputs(self, inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        if self._pooling is not None:
+            encoder = self._model.get_submodule(layout_of(self._model.config).base)
+            return (pool(encoder(**inputs).last_hidden_state, inputs["attention_mask"], self._pooling),)
+        output = self._model(**inputs)
+        return (output.start_logits, output.end_logits) if "start_logits" in output else (output.logits,)
 
     def mask_logits(self, rows: Sequence[Row], *, batch_size: int) -> Iterator[tuple[int, Outputs]]:
         """(index of the row, vocabulary logits at its one mask token), longest rows first."""

@@ -11,11 +11,13 @@ from affinage.data.encoding import Row
 from affinage.data.task import load_task, task_names
 from affinage.errors import InputError, unknown
 
-ModelKind: TypeAlias = Literal["sequence", "pair", "multi_label", "regression", "token", "span", "fill_mask"]
+ModelKind: TypeAlias = Literal[
+    "sequence", "pair", "multi_label", "regression", "token", "span", "fill_mask", "embedding"
+]
 Outputs: TypeAlias = tuple[NDArray[np.float32], ...]
-"""logits (C,) of a sequence; (T, C) of tokens; start (T,) and end (T,) of spans; (V,) of the mask token's place"""
+"""logits (C,) of a sequence; (T, C) of tokens; start (T,) and end (T,) of spans; (V,) of the mask token's place; embedding (H,)"""
 
-_OTHER_TASKS: dict[str, ModelKind] = {"fill-mask": "fill_mask", "zero-shot": "pair"}
+_OTHER_TASKS: dict[str, ModelKind] = {"fill-mask": "fill_mask", "zero-shot": "pair", "embedding": "embedding"}
 
 
 class Engine(Protocol):
@@ -46,6 +48,10 @@ class ModelFacts(BaseModel):
     special_ids: tuple[int, ...] = ()
     no_answer_threshold: float | None = None
     """of spans: from which margin on a question has no answer (logits); None: every question has one"""
+    normalize: bool = True
+    """of embeddings: whether they get length 1"""
+    prompt: str = ""
+    """of embeddings: what is put before every text"""
 
 
 def check_task(task: str | None) -> None:

@@ -1,6 +1,7 @@
 """Text in, answer out: one face for every kind of fine-tuned model, and for masked language models."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from affinage.data.words import split_words
 from affinage.decoding.entities import find_entities, words_over_windows
 from affinage.decoding.fill_mask import best_tokens
 from affinage.decoding.labels import holding_labels, ranked_labels, sigmoid
+from affinage.decoding.vectors import unit
 from affinage.decoding.spans import SpanWindow, best_answers
 from affinage.decoding.zero_shot import DEFAULT_TEMPLATE, fill_template, nli_classes, zero_shot_method
 from affinage.errors import InputError
@@ -30,6 +32,8 @@ from affinage.runtime.onnx.session import OnnxEngine
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+    from affinage.models.pooling import Pooling
 
 Result = dict[str, Any]
 
@@ -52,26 +56,32 @@ def load(name_or_path: str | Path, *, task: str | None = None, threads: int | No
     """
     if is_exported(name_or_path):
         return _load_exported(Path(name_or_path), task=task, threads=threads)
-    from affinage.models.checkpoint import check_fit, load_masked_lm, load_task_model, load_tokenizer, read_config
-    from affinage.runtime.kind import kind_of
+    from affinage.models.checkpoint import check_fit, load_tokenizer, read_config
+    from affinage.runtime.kind import kind_of, load_network
 
     config = read_config(name_or_path)
     kind = kind_of(config, where=str(name_or_path), task=task)
     tokenizer = load_tokenizer(name_or_path)
     check_fit(tokenizer, config, where=name_or_path)
-    model = load_masked_lm(name_or_path)[0] if kind == "fill_mask" else load_task_model(name_or_path, kind)
-    return predictor_of(model, tokenizer, kind=kind, task=task)
+    model, pooling = load_network(name_or_path, kind)
+    return predictor_of(model, tokenizer, kind=kind, task=task, pooling=pooling)
 
 
 def predictor_of(
-    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerFast", *, kind: ModelKind, task: str | None = None
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerFast",
+    *,
+    kind: ModelKind,
+    task: str | None = None,
+    pooling: "Pooling | None" = None,
 ) -> "Predictor":
-    """A predictor for a loaded transformers model."""
+    """A predictor for a loaded transformers model; one for embeddings has a head, which is not used."""
     from affinage.runtime.engine import TorchEngine
     from affinage.runtime.kind import facts_of
 
-    facts = facts_of(model, tokenizer, kind, task=task)
-    engine = TorchEngine(model, pad_id=facts.pad_id, mask_id=facts.mask_id)
+    facts = facts_of(model, tokenizer, kind, task=task, pooling=pooling)
+    mode = None if kind != "embedding" else "mean" if pooling is None else pooling.mode
+    engine = TorchEngine(model, pad_id=facts.pad_id, mask_id=facts.mask_id, pooling=mode)
     return Predictor(engine, tokenizer.backend_tokenizer, facts)
 
 
@@ -93,6 +103,7 @@ class Predictor:
         self.max_length = facts.max_length
         """tokens a row may have, special tokens included; longer texts are cut (and say so) or read in windows"""
         self.labels = facts.labels
+        self._normalize, self._prompt = facts.normalize, facts.prompt
         self._no_answer_threshold = facts.no_answer_threshold
         self._engine = engine
         self._encoder = tokenizer
@@ -108,6 +119,7 @@ class Predictor:
         labels: Sequence[str] | None = None,
         template: str = DEFAULT_TEMPLATE,
         method: str = "entailment_logits",
+        normalize: bool | None = None,
         batch_size: int = 32,
     ) -> list[Result]:
         """One result an input, in the order of the inputs; keys as in transformers' pipelines.
@@ -122,6 +134,7 @@ class Predictor:
         | token | text | entities: entity_group, score, word, start, end |
         | span | {"question", "context"} | answer, score, start, end |
         | fill_mask | text with one <mask> | token_str, score, sequence |
+        | embedding | text | embedding (`normalize`: to length 1; None: as the model's files say, else yes) |
 
         `top_k` adds "top", the k best (or keeps the k best zero-shot labels). A text or pair that the model could not
         read to its end gives "truncated": true; entities and answers are found in texts of any length.
@@ -144,6 +157,7 @@ class Predictor:
             "token": (check_text, self._entities),
             "span": (_question_context, self._answers),
             "fill_mask": (self._masked, self._fill),
+            "embedding": (check_text, partial(self._vectors, self._normalize if normalize is None else normalize)),
         }[self.kind]
         checked = [check(value, f"input {i + 1}") for i, value in enumerate(given)]  # all of them before any work
         results: list[Result] = []
@@ -179,6 +193,13 @@ class Predictor:
             rows = encode(self._encoder, chosen, max_length=self.max_length)
             for i, (logits,) in self._engine.logits(rows, batch_size=batch_size):
                 results[places[i]] = {"value": float(logits[0]), **_cut(rows[i])}
+        return results
+
+    def _vectors(self, normalize: bool, texts: list[str], top_k: int | None, batch_size: int) -> list[Result]:
+        rows = encode_texts(self._encoder, [self._prompt + text for text in texts], max_length=self.max_length)
+        results: list[Result] = [{}] * len(rows)
+        for i, (vector,) in self._engine.logits(rows, batch_size=batch_size):
+            results[i] = {"embedding": (unit(vector) if normalize else vector).tolist(), **_cut(rows[i])}
         return results
 
     def _zero_shot(

@@ -20,8 +20,6 @@ from affinage.data.task import load_task, task_names
 from affinage.errors import CheckFailed, InputError, MissingExtra
 from affinage.models.checkpoint import (
     check_fit,
-    load_masked_lm,
-    load_task_model,
     load_tokenizer,
     max_length,
     read_config,
@@ -82,7 +80,7 @@ def export(
     refuse_existing(out, overwrite=overwrite)
     try:
         from affinage.runtime.engine import TorchEngine
-        from affinage.runtime.kind import facts_of, kind_of
+        from affinage.runtime.kind import facts_of, kind_of, load_network
         from affinage.runtime.onnx.build import integers_in, onnx_graph
         from affinage.runtime.onnx.config import OnnxConfig
         from affinage.runtime.onnx.folder import write_config_and_card, write_graph, write_tokenizer
@@ -98,8 +96,9 @@ def export(
     kind = kind_of(config, where=str(model), task=task)
     tokenizer = load_tokenizer(model)
     check_fit(tokenizer, config, where=model)
-    network = load_masked_lm(model)[0] if kind == "fill_mask" else load_task_model(model, kind)
-    facts = facts_of(network, tokenizer, kind, task=task)
+    network, pooling = load_network(model, kind)
+    facts = facts_of(network, tokenizer, kind, task=task, pooling=pooling)
+    mode = None if pooling is None else pooling.mode
     length = min(LONGEST, max_length(config), tokenizer.model_max_length)
     rows = _sample(tokenizer.backend_tokenizer, kind, facts.texts, facts.task, data, columns, length)
     if kind == "fill_mask":
@@ -108,9 +107,10 @@ def export(
                 f"model '{model}': its tokenizer has no mask token, so it cannot be asked for a masked word"
             )
         rows = masked_in_the_middle(rows, facts.mask_id)
-    graph = onnx_graph(network, int8=None if int8 == "none" else Int8(bits=7 if target == "x86" else 8))
+    as_int8 = None if int8 == "none" else Int8(bits=7 if target == "x86" else 8)
+    graph = onnx_graph(network, int8=as_int8, pooling=mode)
     integers = int8 if int8 != "none" else integers_in(network)
-    reference = TorchEngine(network, pad_id=facts.pad_id, mask_id=facts.mask_id)
+    reference = TorchEngine(network, pad_id=facts.pad_id, mask_id=facts.mask_id, pooling=mode)
     identity = {"verb": "export", "model": weights_fingerprint(model), "int8": int8, "target": target}
     folder = RunFolder.open(out, identity=identity, overwrite=overwrite)
     made: list[Exported] = []
