@@ -1,4 +1,4 @@
-"""Sentence embeddings: the mean of a stock encoder's states, or what a folder of sentence-transformers says; exported."""
+"""Sentence embeddings: the mean of a stock encoder's states, or as a sentence-transformers folder says; exported."""
 
 import json
 from pathlib import Path

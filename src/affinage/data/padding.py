@@ -27,7 +27,16 @@ def row_inputs(rows: Sequence[Row], *, pad_id: int, with_types: bool) -> dict[st
     return arrays
 
 
-def batches_by_length(rows: Sequence[Row], size: int) -> Iterator[list[int]]:
-    """Indices of up to `size` rows of like length at a time, longest first: what does not fit is found out at once."""
+def batches_by_length(rows: Sequence[Row], size: int, *, tokens: int | None = None) -> Iterator[list[int]]:
+    """Indices of up to `size` rows of like length at a time, longest first: what does not fit is found out at once.
+
+    `tokens`: what a batch may hold, padding included; a longer row is a batch of its own. Few long rows so cost as much
+    memory as many short ones.
+    """
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i].input_ids))
-    yield from (order[i : i + size] for i in range(0, len(order), size))
+    start = 0
+    while start < len(order):
+        longest = max(1, len(rows[order[start]].input_ids))
+        held = size if tokens is None else min(size, max(1, tokens // longest))
+        yield order[start : start + held]
+        start += held

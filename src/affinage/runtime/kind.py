@@ -12,6 +12,7 @@ from affinage.models.checkpoint import (
     load_task_model,
     max_length,
     no_answer_threshold,
+    problem_of,
     task_of,
 )
 from affinage.models.layout import class_names
@@ -60,6 +61,8 @@ def facts_of(
         max_length=min(filter(None, lengths)),
         pad_id=tokenizer.pad_token_id,
         mask_id=tokenizer.mask_token_id,
+        unk_id=tokenizer.unk_token_id,
+        problem_type=problem_of(config),
         special_ids=tuple(sorted(set(tokenizer.all_special_ids))),
         no_answer_threshold=no_answer_threshold(config),
         normalize=pooling.normalize,

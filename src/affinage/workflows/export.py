@@ -17,7 +17,7 @@ from affinage.data.examples import Example, read_examples
 from affinage.data.features import texts_of
 from affinage.data.readers import find_parts
 from affinage.data.task import load_task, task_names
-from affinage.errors import CheckFailed, InputError, MissingExtra
+from affinage.errors import CheckFailed, InputError
 from affinage.models.checkpoint import (
     check_fit,
     load_tokenizer,
@@ -25,6 +25,7 @@ from affinage.models.checkpoint import (
     read_config,
     weights_fingerprint,
 )
+from affinage.runtime.onnx.extra import export_extra
 from affinage.training.run_folder import RunFolder, refuse_existing
 
 log = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ def export(
     began = time.perf_counter()
     _check(int8=int8, target=target, least_agreement=least_agreement)
     refuse_existing(out, overwrite=overwrite)
-    try:
+    with export_extra():
         from affinage.runtime.engine import TorchEngine
         from affinage.runtime.kind import facts_of, kind_of, load_network
         from affinage.runtime.onnx.build import integers_in, onnx_graph
@@ -87,10 +88,6 @@ def export(
         from affinage.runtime.onnx.linear import Int8
         from affinage.runtime.onnx.parity import check, compare, masked_in_the_middle
         from affinage.runtime.onnx.session import OnnxEngine
-    except ModuleNotFoundError as error:
-        if error.name not in ("onnx", "onnxruntime", "onnxscript"):
-            raise
-        raise MissingExtra(error.name, "export") from None
 
     config = read_config(model)
     kind = kind_of(config, where=str(model), task=task)

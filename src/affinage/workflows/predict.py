@@ -6,7 +6,7 @@ from typing import Any
 
 from affinage.decoding.zero_shot import DEFAULT_TEMPLATE
 from affinage.errors import InputError
-from affinage.runtime.predictor import load
+from affinage.runtime.load import load
 
 
 def predict(

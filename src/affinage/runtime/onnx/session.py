@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from affinage.data.encoding import Ints, Row
 from affinage.data.padding import batches_by_length, row_inputs
 from affinage.errors import InputError, MissingExtra
-from affinage.runtime.facts import Outputs
+from affinage.runtime.facts import TOKENS, Outputs
 
 
 class OnnxEngine:
@@ -36,7 +36,7 @@ class OnnxEngine:
 
     def logits(self, rows: Sequence[Row], *, batch_size: int) -> Iterator[tuple[int, Outputs]]:
         """(index of the row, its outputs without padding) for every row, longest rows first."""
-        for indices in batches_by_length(rows, batch_size):
+        for indices in batches_by_length(rows, batch_size, tokens=TOKENS):
             arrays = self.run(row_inputs([rows[i] for i in indices], pad_id=self._pad_id, with_types=True))
             per_token = len(arrays) == 2 or arrays[0].ndim == 3
             for place, i in enumerate(indices):
@@ -44,12 +44,13 @@ class OnnxEngine:
                 yield i, tuple(a[place, :length] if per_token else a[place] for a in arrays)
 
     def mask_logits(self, rows: Sequence[Row], *, batch_size: int) -> Iterator[tuple[int, Outputs]]:
-        """(index of the row, vocabulary logits at its one mask token), longest rows first."""
-        for indices in batches_by_length(rows, batch_size):
+        """(index of the row, vocabulary logits (M, V) at its mask tokens), longest rows first."""
+        for indices in batches_by_length(rows, batch_size, tokens=TOKENS):
             inputs = row_inputs([rows[i] for i in indices], pad_id=self._pad_id, with_types=True)
             places = np.argwhere(inputs["input_ids"] == self._mask_id)
             (logits,) = self.run({**inputs, "positions": places})
-            yield from ((i, (row,)) for i, row in zip(indices, logits, strict=True))
+            ends = np.cumsum(np.bincount(places[:, 0], minlength=len(indices)))[:-1]
+            yield from ((i, (part,)) for i, part in zip(indices, np.split(logits, ends), strict=True))
 
 
 def default_threads() -> int:
