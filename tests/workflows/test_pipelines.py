@@ -35,6 +35,8 @@ class Both:
 
     def __init__(self, task: str, model: Path, folder: Path, **defaults: Any) -> None:
         self.stock = stock_pipeline(task, model=str(model), **defaults)
+        if getattr(self.stock.model.config, "type_vocab_size", 0) > 1:  # the tiny tokenizer has no class that says it
+            self.stock.tokenizer.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
         self.ours = [affinage.pipeline(task, model, **defaults)]
         if not (folder / "onnx").exists():
             affinage.export(model, out=folder / "onnx", task="nli" if task.startswith("zero") else None)

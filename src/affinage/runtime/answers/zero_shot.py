@@ -1,4 +1,4 @@
-"""Labels that a model never saw, by an entailment model: texts times labels are rows like any others, batched together."""
+"""Labels that a model never saw, by an entailment model: texts times labels are rows like others, batched together."""
 
 from dataclasses import dataclass
 from typing import Any

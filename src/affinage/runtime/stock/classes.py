@@ -47,7 +47,7 @@ def classify(
     inputs: list[str | tuple[str, str]],
     *,
     batch_size: int,
-    top_k: int | None | Only = "best",
+    top_k: int | Only | None = "best",
     function_to_apply: str | None = None,
     max_length: int | None = None,
 ) -> list[Label | list[Label]]:
