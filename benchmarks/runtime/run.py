@@ -322,7 +322,7 @@ def _markdown(made: dict[str, Any]) -> str:
         "",
         "## Aims",
         "",
-        f"Times as fast as the float32 pipeline (batch 1) on {REFERENCE} in the same run, with the 95 % interval of the median.",
+        f"Times as fast as the float32 pipeline (batch 1) on {REFERENCE} in the same run; 95 % interval of the median.",
         "",
         "| shape | cell | aim | onnx int8 | openvino bf16 |",
         "|---|---|---:|---:|---:|",

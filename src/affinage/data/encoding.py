@@ -53,7 +53,7 @@ class _Tokens(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Template:
+class Template:
     """The special tokens around one text, or around and between two, and the type id of every part."""
 
     special_ids: tuple[Ints, ...]
@@ -85,7 +85,7 @@ class _Template:
 def encode_texts(tokenizer: Tokenizer, texts: Sequence[str], *, max_length: int) -> list[Row]:
     """One row a text, cut on the right to `max_length` tokens, special tokens included."""
     tokenizer = _unbounded(tokenizer)
-    template = _template(tokenizer, 1)
+    template = template_of(tokenizer, 1)
     room = _room(template, max_length)
     return [
         template.fill(i, _cut(tokens, 0, room), truncated=len(tokens.ids) > room)
@@ -93,13 +93,21 @@ def encode_texts(tokenizer: Tokenizer, texts: Sequence[str], *, max_length: int)
     ]
 
 
-def encode_ids(tokenizer: Tokenizer, texts: Sequence[str] | Sequence[tuple[str, str]], *, max_length: int) -> list[Row]:
-    """`encode_texts` or `encode_pairs` for those who need no offsets, at a fraction of the time."""
+def encode_ids(
+    tokenizer: Tokenizer,
+    texts: Sequence[str] | Sequence[tuple[str, str]],
+    *,
+    max_length: int,
+    template: Template | None = None,
+) -> list[Row]:
+    """`encode_texts` or `encode_pairs` for those who need no offsets, at a fraction of the time. `template`: the
+    tokenizer's own, where it is known already.
+    """
     if not texts:
         return []
     tokenizer = _unbounded(tokenizer)
     paired = isinstance(texts[0], tuple)
-    template = _template(tokenizer, 1 + paired)
+    template = template or template_of(tokenizer, 1 + paired)
     room = _room(template, max_length)
     special, types = [ids.tolist() for ids in template.special_ids], [ids.tolist() for ids in template.special_types]
     flat: Iterator[str] = itertools.chain.from_iterable(texts) if paired else iter(texts)  # type: ignore[arg-type]
@@ -129,7 +137,7 @@ def _pair_lengths(a: int, b: int, room: int) -> tuple[int, int]:
 def encode_pairs(tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]], *, max_length: int) -> list[Row]:
     """One row a pair; tokens are taken off the end of the longer text first."""
     tokenizer = _unbounded(tokenizer)
-    template = _template(tokenizer, 2)
+    template = template_of(tokenizer, 2)
     room = _room(template, max_length)
     encoded = zip(_encode(tokenizer, (p[0] for p in pairs)), _encode(tokenizer, (p[1] for p in pairs)), strict=True)
     rows = []
@@ -148,7 +156,7 @@ def encode_windows(
     `trim` False: offsets as the tokenizer gives them, white space and all.
     """
     tokenizer = _unbounded(tokenizer)
-    template = _template(tokenizer, 1)
+    template = template_of(tokenizer, 1)
     room = _room(template, max_length)
     rows = []
     for i, tokens in enumerate(_encode(tokenizer, texts, trim=trim)):
@@ -165,7 +173,7 @@ def encode_questions(
     Raises: InputError where a question leaves no room for its context.
     """
     tokenizer = _unbounded(tokenizer)
-    template = _template(tokenizer, 2)
+    template = template_of(tokenizer, 2)
     rows = []
     distinct = dict.fromkeys(contexts)  # several questions ask about the same context: it is encoded once
     encoded = dict(zip(distinct, _encode(tokenizer, distinct), strict=True))
@@ -262,7 +270,7 @@ def _unbounded(tokenizer: Tokenizer) -> Tokenizer:
     return copy
 
 
-def _template(tokenizer: Tokenizer, texts: int) -> _Template:
+def template_of(tokenizer: Tokenizer, texts: int) -> Template:
     """The tokenizer's own template for one or two texts, read off an encoding of a letter (or of two)."""
     sample = tokenizer.encode("a", "a" if texts == 2 else None)
     sequence = [-1 if s is None else s for s in sample.sequence_ids]
@@ -272,10 +280,10 @@ def _template(tokenizer: Tokenizer, texts: int) -> _Template:
     first = [sequence.index(i) for i in range(texts)]
     last = [len(sequence) - sequence[::-1].index(i) for i in range(texts)]
     gaps = [slice(a, b) for a, b in zip([0, *last], [*first, len(sequence)], strict=True)]
-    return _Template(tuple(ids[g] for g in gaps), tuple(types[g] for g in gaps), tuple(int(types[i]) for i in first))
+    return Template(tuple(ids[g] for g in gaps), tuple(types[g] for g in gaps), tuple(int(types[i]) for i in first))
 
 
-def _room(template: _Template, max_length: int) -> int:
+def _room(template: Template, max_length: int) -> int:
     """Tokens left for text in a row. Raises: InputError where there are none."""
     if max_length <= template.size:
         raise InputError(f"max_length {max_length} leaves no room: {template.size} tokens of a row are special tokens")

@@ -70,8 +70,9 @@ def interleave(
 
     What slows the machine for a while so slows all of them alike. `warmup` rounds are not counted. No further round
     begins after `repeats` of them or, once there are `FEWEST`, after `seconds`. `before`: how often a model
-    computes a step before it is timed at it, for models of several sizes and engines: caches that a large one has
-    emptied, and threads of another library that still spin, are not the next one's. `on_round` is called between rounds.
+    computes a step before it is timed at it, for models of several sizes and engines: what a large one left of
+    the caches, and threads of another library that still spin, are not the next one's. `on_round` is called between
+    rounds.
     """
 
     def one_round(number: int) -> Floats:

@@ -1,12 +1,12 @@
 """What every kind of answer is made with: a loaded model, and what the caller asked for."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 from tokenizers import Tokenizer
 
-from affinage.data.encoding import Row
+from affinage.data.encoding import Row, Template, encode_ids, template_of
 from affinage.decoding.zero_shot import DEFAULT_TEMPLATE
 from affinage.runtime.facts import Engine, ModelFacts
 
@@ -20,6 +20,17 @@ class Loaded:
     engine: Engine
     tokenizer: Tokenizer
     facts: ModelFacts
+    _templates: dict[int, Template] = field(default_factory=dict, compare=False, repr=False)
+
+    def rows(self, texts: Sequence[Any], *, max_length: int | None = None) -> list[Row]:
+        """Texts, or pairs of texts, as rows of at most so many tokens; None: as many as the model reads."""
+        if not texts:
+            return []
+        count = 2 if isinstance(texts[0], tuple) else 1
+        if count not in self._templates:
+            self._templates[count] = template_of(self.tokenizer, count)
+        length = self.facts.max_length if max_length is None else max_length
+        return encode_ids(self.tokenizer, texts, max_length=length, template=self._templates[count])
 
 
 @dataclass(frozen=True)

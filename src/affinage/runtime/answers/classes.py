@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-from affinage.data.encoding import encode_ids
 from affinage.decoding.labels import Label, holding_labels, ranked_labels, sigmoid
 from affinage.runtime.answers.base import Loaded, Options, Result, cut, top
 from affinage.runtime.inputs import check_pair, check_text
@@ -27,7 +26,7 @@ class Classes:
 
     def answer(self, inputs: list[Any], options: Options) -> list[Result]:
         facts = self.loaded.facts
-        rows = encode_ids(self.loaded.tokenizer, inputs, max_length=facts.max_length)
+        rows = self.loaded.rows(inputs)
         results: list[Result] = [{}] * len(rows)
         for i, (logits,) in self.loaded.engine.logits(rows, batch_size=options.batch_size):
             ranked = ranked_labels(logits, facts.labels)
@@ -46,7 +45,7 @@ class Labels:
 
     def answer(self, inputs: list[str], options: Options) -> list[Result]:
         facts = self.loaded.facts
-        rows = encode_ids(self.loaded.tokenizer, inputs, max_length=facts.max_length)
+        rows = self.loaded.rows(inputs)
         results: list[Result] = [{}] * len(rows)
         for i, (logits,) in self.loaded.engine.logits(rows, batch_size=options.batch_size):
             holding = holding_labels(logits, facts.labels)
@@ -75,7 +74,7 @@ class Values:
         for paired in (False, True):
             places = [i for i, given in enumerate(inputs) if isinstance(given, tuple) == paired]
             chosen = [inputs[i] for i in places]
-            rows = encode_ids(self.loaded.tokenizer, chosen, max_length=self.loaded.facts.max_length)
+            rows = self.loaded.rows(chosen)
             for i, (logits,) in self.loaded.engine.logits(rows, batch_size=options.batch_size):
                 results[places[i]] = {"value": float(logits[0]), **cut(rows[i])}
         return results

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from affinage.data.encoding import encode_ids
 from affinage.data.pieces import BarePieces, starts_word
 from affinage.decoding.fill_mask import best_tokens
 from affinage.errors import InputError
@@ -40,7 +39,7 @@ class Masks:
         # The pieces of Unigram and byte-level vocabularies hold the space before them: the mask stands for it too.
         facts, parts = self.loaded.facts, [text.partition(MASK) for text in inputs]
         masked = [before.rstrip() + self.token + after for before, _, after in parts]
-        rows = encode_ids(self.loaded.tokenizer, masked, max_length=facts.max_length)
+        rows = self.loaded.rows(masked)
         for row, text in zip(rows, inputs, strict=True):
             if (row.input_ids == facts.mask_id).sum() != 1:
                 raise InputError(

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from affinage.data.encoding import encode_ids
 from affinage.decoding.vectors import unit
 from affinage.runtime.answers.base import Loaded, Options, Result, cut
 from affinage.runtime.inputs import check_text
@@ -25,7 +24,7 @@ class Vectors:
         facts = self.loaded.facts
         normalize = facts.normalize if options.normalize is None else options.normalize
         texts = [facts.prompt + text for text in inputs] if facts.prompt else inputs
-        rows = encode_ids(self.loaded.tokenizer, texts, max_length=facts.max_length)
+        rows = self.loaded.rows(texts)
         found: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(rows)
         for i, (vector,) in self.loaded.engine.logits(rows, batch_size=options.batch_size):
             found[i] = vector

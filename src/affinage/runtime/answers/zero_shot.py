@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from affinage.data.encoding import Row, encode_ids
+from affinage.data.encoding import Row
 from affinage.decoding.zero_shot import fill_template, nli_classes, zero_shot_method
 from affinage.errors import InputError
 from affinage.runtime.answers.base import Loaded, Options, Result, cut
@@ -36,7 +36,7 @@ class ZeroShot:
         for start in range(0, len(inputs), at_once):
             texts = inputs[start : start + at_once]
             pairs = [(text, hypothesis) for text in texts for hypothesis in hypotheses]
-            rows = encode_ids(self.loaded.tokenizer, pairs, max_length=facts.max_length)
+            rows = self.loaded.rows(pairs)
             logits = self._logits(rows, options).reshape(len(texts), len(candidates), -1)
             for k, (text, theirs) in enumerate(zip(texts, logits, strict=True)):
                 scores = score(theirs, classes)

@@ -5,7 +5,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from affinage.data.encoding import encode_ids
 from affinage.decoding.labels import Floats, Label, sigmoid, softmax
 from affinage.errors import InputError
 from affinage.runtime.answers.base import Loaded
@@ -58,7 +57,7 @@ def classify(
     for paired in (False, True):
         places = [i for i, given in enumerate(inputs) if isinstance(given, tuple) == paired]
         chosen: Any = [inputs[i] for i in places]
-        rows = encode_ids(loaded.tokenizer, chosen, max_length=length)
+        rows = loaded.rows(chosen, max_length=length)
         for i, (logits,) in loaded.engine.logits(rows, batch_size=batch_size):
             scores = scores_of(logits)
             order = np.argsort(-scores, kind="stable")

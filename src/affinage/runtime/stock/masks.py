@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from affinage.data.encoding import encode_ids
 from affinage.decoding.labels import softmax
 from affinage.errors import InputError
 from affinage.runtime.answers.base import Loaded, Result
@@ -34,7 +33,7 @@ def fill(
 
     `targets`: the only words to choose among; of one that is no token, the first token stands for it.
     """
-    rows = encode_ids(loaded.tokenizer, inputs, max_length=loaded.facts.max_length)
+    rows = loaded.rows(inputs)
     for row, text in zip(rows, inputs, strict=True):
         if not (row.input_ids == loaded.facts.mask_id).any():
             raise InputError(
