@@ -1,7 +1,7 @@
-"""What the runtime does with models of four shapes beside transformers' pipeline: run.py prepare | measure | fresh | report.
+"""The runtime beside transformers' pipeline, on models of four shapes: run.py prepare | measure | fresh | report.
 
     run.py prepare WORK              random weights of the right shapes, saved, and exported as float32 and int8 graphs
-    run.py measure WORK SHAPE lengths|mixed      one interleaved run, text to answer; under a minute
+    run.py measure WORK SHAPE lengths|single|mixed      one interleaved run, text to answer; under a minute
     run.py fresh WORK SHAPE          load time, cold start and peak memory, in new processes
     run.py report WORK OUT           report.json and report.md, aims beside ratios
 
@@ -212,11 +212,19 @@ def measure(work: Path, shape: str, what: str, threads: int, seconds: float) -> 
         every = texts_of(work, lengths)
         few, few_lengths = every[SAMPLE // 2 :: SAMPLE], lengths[SAMPLE // 2 :: SAMPLE]
         order = np.random.default_rng(1).permutation(len(few)).tolist()
-        single = [[few[i]] for i in order]  # one request a step
-        one("single", [single] * len(names), [sum(few_lengths)] * len(names), seconds * 2, before=1)
+        if what == "single":
+            single = [[few[i]] for i in order[::2]]  # one request a step
+            one(
+                "single",
+                [single] * len(names),
+                [sum(few_lengths[i] for i in order[::2])] * len(names),
+                seconds,
+                before=1,
+            )
         streams = [[few if is_slow else every] for is_slow in slow]
         tokens = [sum(few_lengths if is_slow else lengths) for is_slow in slow]
-        one("mixed", streams, tokens, seconds, before=0)
+        if what == "mixed":
+            one("mixed", streams, tokens, seconds, before=0)
     path = work / f"{shape}-{what}.json"
     path.write_text(json.dumps(found, indent=1))
 
@@ -263,7 +271,7 @@ def fresh(work: Path, shape: str, threads: int) -> None:
                 "first_answer_seconds": first,
                 "peak_memory_bytes": peak,
                 "file_bytes": sum(p.stat().st_size for p in weights),
-            }  # fmt: skip
+            }
         )
         print(found[-1])
     (work / f"{shape}-fresh.json").write_text(json.dumps(found, indent=1))
@@ -279,7 +287,7 @@ def report(work: Path, out: Path, threads: int) -> None:
         files = [work / f"{shape}-{suffix}.json" for shape in SHAPES]
         return [row for file in files if file.exists() for row in json.loads(file.read_text())]
 
-    timed, costs = read("lengths") + read("mixed"), read("fresh")
+    timed, costs = read("lengths") + read("single") + read("mixed"), read("fresh")
     flags = _cpu()
     made = {
         "threads": threads,

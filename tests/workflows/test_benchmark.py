@@ -66,6 +66,26 @@ def test_every_kind_of_model_is_timed_beside_the_first(models: list[Path]) -> No
 
 
 @pytest.mark.usefixtures("no_process")
+def test_every_model_under_every_engine(models: list[Path]) -> None:
+    engines = ["torch", "onnx", "onnx-int8"]
+    report = benchmark(models[:2], engines=engines, **FAST)
+    ways = [(model.name, way) for model in models[:2] for way in ("torch fp32", "onnx fp32", "onnx int8")]
+    assert [(row.model, row.engine) for row in report.latency] == ways * 3
+    assert [(s.model, s.engine) for s in report.speedups] == ways[1:] * 3
+    assert {s.reference_engine for s in report.speedups} == {"torch fp32", None}
+    assert all(row.p99_ms is not None and row.p95_ms <= row.p99_ms for row in report.latency)
+    assert f"times as fast as {models[0].name} (torch fp32)" in report.to_markdown()
+    assert [(cost.model, cost.engine) for cost in report.costs] == ways
+    for wrong, said in (
+        (["tensorrt"], "unknown engine 'tensorrt'"),
+        (["torch", "torch-fp32"], "each once"),
+        ([], "none"),
+    ):
+        with pytest.raises(InputError, match=said):
+            benchmark(models[:1], engines=wrong, **FAST)
+
+
+@pytest.mark.usefixtures("no_process")
 def test_one_model_has_no_ratios(models: list[Path]) -> None:
     report = benchmark(models[1:2], **FAST)
     assert report.speedups == ()

@@ -145,7 +145,8 @@ class Emission:
         ONNX Runtime's kernel for both, SkipLayerNormalization, adds number by number on CPUs and takes four times as
         long as these two. It would make one of an Add and a norm when it loads the graph; of a Sum it does not.
         """
-        added = self.graph.op("Sum", self.add_bias(value), skip)
+        bias = () if value.bias is None else (self.graph.weight(value.bias),)
+        added = self.graph.op("Sum", value.name, skip, *bias)
         given = (added, *self._norm_weights(norm))
         return str(self.graph.op("LayerNormalization", *given, axis=-1, epsilon=norm.eps))
 
