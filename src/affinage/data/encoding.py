@@ -65,6 +65,13 @@ class Template:
         """How many special tokens a row has."""
         return sum(map(len, self.special_ids))
 
+    def types(self, *lengths: int) -> Ints:
+        """(T,) type ids of a row that holds texts of these lengths."""
+        parts = [self.special_types[0]]
+        for length, kind, after in zip(lengths, self.text_types, self.special_types[1:], strict=True):
+            parts += [np.full(length, kind, np.int64), after]
+        return np.concatenate(parts)
+
     def fill(self, example: int, *texts: _Tokens, truncated: bool = False) -> Row:
         """The row that holds these texts."""
         ids, types, offsets, sequences = [], [], [], []
@@ -109,20 +116,21 @@ def encode_ids(
     paired = isinstance(texts[0], tuple)
     template = template or template_of(tokenizer, 1 + paired)
     room = _room(template, max_length)
-    special, types = [ids.tolist() for ids in template.special_ids], [ids.tolist() for ids in template.special_types]
+    special = [ids.tolist() for ids in template.special_ids]
+    one_type = not any(template.text_types) and not any(types.any() for types in template.special_types)
     flat: Iterator[str] = itertools.chain.from_iterable(texts) if paired else iter(texts)  # type: ignore[arg-type]
     encoded = (e.ids for chunk in _chunks(flat) for e in tokenizer.encode_batch_fast(chunk, add_special_tokens=False))
     rows = []
     for i in range(len(texts)):
         parts = [next(encoded) for _ in range(1 + paired)]
         kept = _pair_lengths(len(parts[0]), len(parts[1]), room) if paired else (room,)
-        ids, type_ids = list(special[0]), list(types[0])
-        for k, (part, length) in enumerate(zip(parts, kept, strict=True)):
-            taken = part[:length]
-            ids += taken + special[k + 1]
-            type_ids += [template.text_types[k]] * len(taken) + types[k + 1]
+        taken = [part[:length] for part, length in zip(parts, kept, strict=True)]
+        ids = list(special[0])
+        for part, after in zip(taken, special[1:], strict=True):
+            ids += part + after
+        types = np.zeros(len(ids), np.int64) if one_type else template.types(*map(len, taken))
         cut = sum(map(len, parts)) > room
-        rows.append(Row(i, np.array(ids, np.int64), np.array(type_ids, np.int64), _NO_OFFSETS, _NO_IDS, cut))
+        rows.append(Row(i, np.array(ids, np.int64), types, _NO_OFFSETS, _NO_IDS, cut))
     return rows
 
 

@@ -17,10 +17,11 @@ def padded(rows: Sequence[Ints], length: int, filler: int) -> Ints:
 
 def row_inputs(rows: Sequence[Row], *, pad_id: int, with_types: bool) -> dict[str, Ints]:
     """`input_ids`, `attention_mask` and, if `with_types`, `token_type_ids`: (B, T), T of the longest row."""
-    length = max(len(row.input_ids) for row in rows)
+    lengths = np.array([len(row.input_ids) for row in rows])
+    length = int(lengths.max())
     arrays = {
         "input_ids": padded([row.input_ids for row in rows], length, pad_id),
-        "attention_mask": padded([np.ones(len(row.input_ids), np.int64) for row in rows], length, 0),
+        "attention_mask": (np.arange(length) < lengths[:, None]).astype(np.int64),
     }
     if with_types:
         arrays["token_type_ids"] = padded([row.type_ids for row in rows], length, 0)

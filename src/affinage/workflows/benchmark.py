@@ -49,7 +49,8 @@ def benchmark(
     """What the forward pass of each model (a folder or hub name, of any kind) costs on this machine's CPU.
 
     `engines`: of torch, onnx, onnx-int8, openvino, openvino-bf16; every model under each of them, and the first model
-    under the first is what ratios are to. A masked language model is timed without its vocabulary head, which its fine-tuned models do not have.
+    under the first is what ratios are to. A masked language model is timed without its
+    vocabulary head, which its fine-tuned models do not have.
 
     Timed, in rounds in which the models take turns: one text of each of `lengths` tokens, and the committed list of
     mixed lengths in batches of `batch_size`. Each is timed in `repeats` rounds, or as many (3 at least) as begin within

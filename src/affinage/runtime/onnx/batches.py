@@ -18,6 +18,8 @@ class GraphEngine(ABC):
     def __init__(self, *, pad_id: int, mask_id: int | None = None) -> None:
         self._pad_id = pad_id
         self._mask_id = mask_id
+        self._names: list[str] = []
+        """of the graph's inputs"""
 
     @abstractmethod
     def run(self, inputs: Mapping[str, Ints]) -> list[NDArray[np.float32]]:
@@ -46,4 +48,6 @@ class GraphEngine(ABC):
             yield from ((i, (part,)) for i, part in zip(indices, np.split(logits, ends), strict=False))
 
     def _inputs(self, rows: Sequence[Row]) -> dict[str, Any]:
-        return self.padded(row_inputs(rows, pad_id=self._pad_id, with_types=True), self._pad_id)
+        return self.padded(
+            row_inputs(rows, pad_id=self._pad_id, with_types="token_type_ids" in self._names), self._pad_id
+        )
