@@ -51,12 +51,14 @@ def load(
             Path(name_or_path), task=task, engine=engine, threads=threads, batch_size=batch_size, dtype=dtype
         )
     from affinage.models.checkpoint import check_fit, load_tokenizer, read_config
+    from affinage.models.flaubert_tokenizer import refuse_differing
     from affinage.runtime.kind import kind_of, load_network
 
     config = read_config(name_or_path)
     kind = kind_of(config, where=str(name_or_path), task=task)
     tokenizer = load_tokenizer(name_or_path)
     check_fit(tokenizer, config, where=name_or_path)
+    refuse_differing(tokenizer, where=name_or_path, what="the runtime")
     model, pooling = load_network(name_or_path, kind)
     return predictor_of(
         model,

@@ -25,6 +25,7 @@ from affinage.models.checkpoint import (
     read_config,
     weights_fingerprint,
 )
+from affinage.models.flaubert_tokenizer import refuse_differing
 from affinage.runtime.onnx.extra import export_extra
 from affinage.training.run_folder import RunFolder, refuse_existing
 from affinage.workflows.export_int8 import static_int8
@@ -97,6 +98,7 @@ def export(
     kind = kind_of(config, where=str(model), task=task)
     tokenizer = load_tokenizer(model)
     check_fit(tokenizer, config, where=model)
+    refuse_differing(tokenizer, where=model, what="the runtime")
     network, pooling = load_network(model, kind)
     facts = facts_of(network, tokenizer, kind, task=task, pooling=pooling)
     mode = None if pooling is None else pooling.mode
