@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from importlib import resources
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -278,11 +279,6 @@ def fresh(work: Path, shape: str, threads: int) -> None:
 
 
 def report(work: Path, out: Path, threads: int) -> None:
-    import onnxruntime
-    import openvino
-    import torch
-    import transformers
-
     def read(suffix: str) -> list[dict[str, Any]]:
         files = [work / f"{shape}-{suffix}.json" for shape in SHAPES]
         return [row for file in files if file.exists() for row in json.loads(file.read_text())]
@@ -294,10 +290,7 @@ def report(work: Path, out: Path, threads: int) -> None:
         "cpu": flags,
         "versions": {
             "python": platform.python_version(),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "onnxruntime": onnxruntime.__version__,
-            "openvino": openvino.__version__,
+            **{name: version(name) for name in ("torch", "transformers", "onnxruntime", "openvino", "tokenizers")},
         },
         "timed": timed,
         "costs": costs,
