@@ -10,6 +10,7 @@ import affinage
 from affinage.errors import InputError
 from affinage.report.provenance import provenance
 from affinage.report.report import ModelEntry, Report
+from affinage.runtime.forward import TorchForward
 from affinage.runtime.fresh import FreshCost
 from affinage.runtime.workload import mixed_lengths
 from affinage.workflows import benchmark as module
@@ -204,7 +205,7 @@ def with_clock(interleave: Any, clock: Any) -> Any:
 def test_what_cannot_be_used_is_refused_before_a_model_is_loaded(
     models: list[Path], monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any], said: str
 ) -> None:
-    monkeypatch.setattr(module._ENGINE, "load", None)
+    monkeypatch.setattr(TorchForward, "load", None)
     with pytest.raises(InputError, match=said):
         benchmark(models, **FAST | changed)
 
