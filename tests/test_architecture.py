@@ -38,6 +38,8 @@ LIGHT = (
     "affinage.decoding.zero_shot",
     "affinage.decoding.fill_mask",
     "affinage.runtime.predictor",
+    "affinage.runtime.load",
+    "affinage.runtime.stock.load",
     "affinage.runtime.onnx.session",
     "affinage.workflows.predict",
     "affinage.workflows.serve",

@@ -115,6 +115,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     save_tiny(tmp_path, "camembert", "mlm").rename("student")
     labels = {0: "negative", 1: "positive"}
     save_tiny(tmp_path, "camembert", "sequence", id2label=labels).rename("student-sentiment")
+    save_tiny(tmp_path, "camembert", "token", id2label={0: "O", 1: "B-LOC", 2: "I-LOC"}).rename("student-ner")
     write_corpus(tmp_path / "texts", lines=1_000)
     write_task(tmp_path / "reviews", "sentiment")
     return tmp_path

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 
 from affinage.data.encoding import (
     Row,
+    encode_ids,
     encode_pairs,
     encode_questions,
     encode_texts,
@@ -211,3 +212,18 @@ def _within_a_piece(row: Row, start: int, text: str) -> bool:
     context = row.offsets[row.sequence_ids == 1]
     edges = (start + len(text) - len(text.lstrip()), start + len(text.rstrip()))
     return any(a < edge < b for edge in edges for a, b in context)
+
+
+@pytest.mark.parametrize("architecture", ["camembert", "bert", "roberta"])
+@pytest.mark.parametrize("max_length", [8, 21, 64])
+def test_ids_alone_are_those_of_whole_rows(architecture: str, max_length: int) -> None:
+    tokenizer = tiny_tokenizer(architecture).backend_tokenizer
+    pairs = list(zip(SENTENCES, SENTENCES[3:] + SENTENCES[:3], strict=True))
+    whole = encode_texts(tokenizer, list(SENTENCES), max_length=max_length)
+    whole += encode_pairs(tokenizer, pairs, max_length=max_length)
+    bare = encode_ids(tokenizer, list(SENTENCES), max_length=max_length)
+    bare += encode_ids(tokenizer, pairs, max_length=max_length)
+    for row, wanted in zip(bare, whole, strict=True):
+        assert (row.example, row.truncated) == (wanted.example, wanted.truncated)
+        np.testing.assert_array_equal(row.input_ids, wanted.input_ids)
+        np.testing.assert_array_equal(row.type_ids, wanted.type_ids)

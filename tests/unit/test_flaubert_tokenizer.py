@@ -11,7 +11,7 @@ from transformers import FlaubertTokenizer
 from affinage.errors import InputError
 from affinage.models import flaubert_tokenizer as flaubert
 from affinage.models.checkpoint import load_tokenizer
-from affinage.runtime.predictor import load
+from affinage.runtime.load import load
 from affinage.workflows.export import export
 from affinage.workflows.task_run import read_task_run
 from tiny import SENTENCES, save_tiny, tiny_model

@@ -13,7 +13,7 @@ from affinage.data.unlabelled import read_unlabelled
 from affinage.data.words import split_words
 from affinage.distillation.augmentation.copies import Augmenter
 from affinage.errors import DataError, InputError
-from affinage.runtime.predictor import load
+from affinage.runtime.load import load
 from affinage.workflows import augment as module
 from affinage.workflows.augment import augment
 from affinage.workflows.labelled_data import training_data

@@ -10,6 +10,7 @@ import affinage
 from affinage.errors import InputError
 from affinage.report.provenance import provenance
 from affinage.report.report import ModelEntry, Report
+from affinage.runtime.forward import TorchForward
 from affinage.runtime.fresh import FreshCost
 from affinage.runtime.workload import mixed_lengths
 from affinage.workflows import benchmark as module
@@ -63,6 +64,26 @@ def test_every_kind_of_model_is_timed_beside_the_first(models: list[Path]) -> No
     assert report.provenance.seed == 0
     assert [*report.provenance.data] == ["affinage/assets/benchmark/mixed_lengths.json, cut at 64 tokens"]
     assert Report.from_json(report.to_json()) == report
+
+
+@pytest.mark.usefixtures("no_process")
+def test_every_model_under_every_engine(models: list[Path]) -> None:
+    engines = ["torch", "onnx", "onnx-int8"]
+    report = benchmark(models[:2], engines=engines, **FAST)
+    ways = [(model.name, way) for model in models[:2] for way in ("torch fp32", "onnx fp32", "onnx int8")]
+    assert [(row.model, row.engine) for row in report.latency] == ways * 3
+    assert [(s.model, s.engine) for s in report.speedups] == ways[1:] * 3
+    assert {s.reference_engine for s in report.speedups} == {"torch fp32", None}
+    assert all(row.p99_ms is not None and row.p95_ms <= row.p99_ms for row in report.latency)
+    assert f"times as fast as {models[0].name} (torch fp32)" in report.to_markdown()
+    assert [(cost.model, cost.engine) for cost in report.costs] == ways
+    for wrong, said in (
+        (["tensorrt"], "unknown engine 'tensorrt'"),
+        (["torch", "torch-fp32"], "each once"),
+        ([], "none"),
+    ):
+        with pytest.raises(InputError, match=said):
+            benchmark(models[:1], engines=wrong, **FAST)
 
 
 @pytest.mark.usefixtures("no_process")
@@ -184,7 +205,7 @@ def with_clock(interleave: Any, clock: Any) -> Any:
 def test_what_cannot_be_used_is_refused_before_a_model_is_loaded(
     models: list[Path], monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any], said: str
 ) -> None:
-    monkeypatch.setattr(module._ENGINE, "load", None)
+    monkeypatch.setattr(TorchForward, "load", None)
     with pytest.raises(InputError, match=said):
         benchmark(models, **FAST | changed)
 

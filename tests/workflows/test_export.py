@@ -89,12 +89,45 @@ def test_the_verb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert "is a sequence model (sentiment); ner needs a token one" in capsys.readouterr().err
     for wrong, said in (
         (["--format", "coreml"], "--format 'coreml': expected onnx"),
-        (["--int8", "yes"], "--int8 'yes': expected none, dynamic"),
+        (["--int8", "yes"], "--int8 'yes': expected none, dynamic, static"),
         (["--target", "riscv"], "--target 'riscv': expected x86-vnni, x86, arm64"),
     ):
         assert run(["export", "model", "--out", "other", *wrong]) == 2
         assert said in capsys.readouterr().err
     assert not list(tmp_path.glob("other*"))
+
+
+@pytest.mark.parametrize(("kind", "task"), [("static", "sentiment"), ("static", "ner"), ("dynamic", "ner")])
+@pytest.mark.parametrize("target", ["x86-vnni", "x86"])
+def test_int8_answers_are_near_and_a_quarter_of_the_size(kind: Any, task: str, target: Any, tmp_path: Path) -> None:
+    model = tuned_teacher(tmp_path, task, hidden_size=64, intermediate_size=128, affinage_task=task)
+    whole = affinage.export(model, out=tmp_path / "whole")
+    made = affinage.export(model, out=tmp_path / "int8", int8=kind, target=target, least_agreement=0.8)
+    assert (made.int8, made.rows) == (kind, whole.rows // 2 if kind == "static" else whole.rows)
+    graph = onnx.load(tmp_path / "int8" / "model.onnx").graph
+    integers = {
+        one.name: numpy_helper.to_array(one) for one in graph.initializer if one.data_type == onnx.TensorProto.INT8
+    }
+    maps = [array for name, array in integers.items() if "embeddings" not in name]
+    assert max(int(np.abs(array.astype(int)).max()) for array in maps) == (63 if target == "x86" else 127)
+    assert any("word_embeddings" in name for name in integers)
+    whole_size = sum(numpy_helper.to_array(one).size for one in graph.initializer)
+    assert sum(array.size for array in integers.values()) > 0.93 * whole_size
+    ranges = {node.op_type for node in graph.node} & {"QuantizeLinear", "DynamicQuantizeLinear"}
+    assert ranges == {"QuantizeLinear" if kind == "static" else "DynamicQuantizeLinear"}
+
+
+def test_fixed_ranges_make_a_text_independent_of_its_neighbours(tmp_path: Path) -> None:
+    model = tuned_teacher(tmp_path, "sentiment", **LOUD, affinage_task="sentiment")
+    affinage.export(model, out=tmp_path / "static", int8="static", least_agreement=0.0)
+    one = affinage.load(tmp_path / "static")
+    alone = [one.predict(text)[0]["score"] for text in SENTENCES]
+    assert [found["score"] for found in one.predict(list(SENTENCES))] == pytest.approx(alone, abs=1e-6)
+
+
+def test_traced_graphs_have_no_fixed_ranges(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="graphs of modernbert are traced; for those there is --int8 dynamic"):
+        affinage.export(save_tiny(tmp_path, "modernbert", "mlm"), out=tmp_path / "out", int8="static")
 
 
 def test_a_graph_that_answers_otherwise_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

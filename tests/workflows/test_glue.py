@@ -11,7 +11,7 @@ from affinage.data.readers import find_parts
 from affinage.data.task import load_task, task_names
 from affinage.errors import InputError
 from affinage.report.report import Report
-from affinage.runtime.predictor import load
+from affinage.runtime.load import load
 from affinage.workflows.evaluate import evaluate
 from affinage.workflows.finetune import finetune
 from affinage.workflows.labelled_data import training_data

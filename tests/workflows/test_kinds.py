@@ -14,7 +14,7 @@ from affinage.errors import InputError
 from affinage.evaluation.example_scores import read_example_scores
 from affinage.evaluation.metrics import metric
 from affinage.models.checkpoint import load_task_model
-from affinage.runtime.predictor import load
+from affinage.runtime.load import load
 from affinage.workflows.baseline import baseline
 from affinage.workflows.evaluate import evaluate
 from affinage.workflows.finetune import finetune

@@ -20,7 +20,7 @@ from affinage.errors import InputError
 from affinage.losses.base import distillation_losses
 from affinage.models.next_sentence import with_next_sentence_head
 from affinage.recipe import Component
-from affinage.runtime.predictor import load
+from affinage.runtime.load import load
 from affinage.signals import IGNORED, Batch, Signals
 from affinage.workflows.distil import distil
 from affinage.workflows.dry_run import pretrain_dry_run

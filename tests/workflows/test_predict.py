@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from affinage.errors import InputError
-from affinage.runtime.predictor import Predictor, load, predictor_of
+from affinage.runtime.load import load, predictor_of
+from affinage.runtime.predictor import Predictor
 from affinage.workflows.predict import predict
 from tiny import ARCHITECTURES, SENTENCES, save_tiny, tiny_model, tiny_tokenizer
 

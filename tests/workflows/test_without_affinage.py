@@ -12,7 +12,7 @@ import torch
 
 from affinage.data.encoding import encode_pairs, encode_texts
 from affinage.models.checkpoint import load_masked_lm, load_task_model, load_tokenizer
-from affinage.runtime.predictor import load
+from affinage.runtime.load import load
 from tiny import SENTENCES, tiny_tokenizer
 
 # `-I` leaves out the working folder and PYTHONPATH; the finder stands before the one that finds an editable install.

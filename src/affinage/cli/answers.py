@@ -38,6 +38,9 @@ def _answers(result: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
 
 
 def _line(answer: Mapping[str, Any]) -> str:
+    if "embedding" in answer:
+        vector = answer["embedding"]
+        return f"{', '.join(f'{x:.3f}' for x in vector[:6])}, … ({len(vector)} numbers)"
     if "value" in answer:
         return f"{answer['value']:.3f}"
     span = f"  {answer['start']}-{answer['end']}" if "start" in answer else ""

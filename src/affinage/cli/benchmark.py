@@ -24,6 +24,14 @@ def benchmark(
         int,
         typer.Option("--batch-size", "--batch", metavar="N", min=1, help="Texts of mixed lengths computed at once."),
     ] = 16,
+    engines: Annotated[
+        str,
+        typer.Option(
+            "--engine",
+            metavar="NAME,NAME",
+            help="torch, onnx, onnx-int8, openvino, openvino-bf16: every model in each.",
+        ),
+    ] = "torch",
     threads: Annotated[
         int | None, typer.Option("--threads", metavar="N", min=1, help="Default: the cores this process may use.")
     ] = None,
@@ -42,12 +50,12 @@ def benchmark(
     """Models -> latency, throughput, memory, speed-up.
 
     The models take turns, so that what slows the machine slows them alike; ratios are to the first one.
-    Timed: the forward pass on the CPU in float32, on random tokens. Not timed: turning text into tokens.
+    Timed: the forward pass on the CPU, on random tokens. Not timed: turning text into tokens.
 
     \b
     affinage benchmark runs/teacher-sentiment runs/student-sentiment
     affinage benchmark runs/a runs/b --threads 1 --lengths 32,256 --out runs/speed
-    affinage benchmark runs/sentiment --json
+    affinage benchmark runs/sentiment --engine torch,onnx,onnx-int8 --json
     """
     sizes = _lengths(lengths)
     from affinage.report.speed import speed_tables
@@ -55,6 +63,7 @@ def benchmark(
 
     report = run(
         models,
+        engines=[name.strip() for name in engines.split(",") if name.strip()],
         lengths=sizes,
         batch_size=batch_size,
         threads=threads,

@@ -19,7 +19,7 @@ def export(
     out: Out,
     form: Annotated[str, typer.Option("--format", metavar="NAME", help="What to write: onnx.")] = "onnx",
     int8: Annotated[
-        str, typer.Option("--int8", metavar="KIND", help="Weights as 8-bit integers: none, dynamic.")
+        str, typer.Option("--int8", metavar="KIND", help="Weights as 8-bit integers: none, dynamic, static.")
     ] = "none",
     target: Annotated[
         str, typer.Option("--target", metavar="CPU", help="Of --int8: x86-vnni, x86 (without VNNI), arm64.")

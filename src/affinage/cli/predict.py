@@ -56,7 +56,16 @@ def predict(
     task: Annotated[
         str | None, typer.Option("--task", metavar="TASK", help="Default: found in the model's config.")
     ] = None,
-    batch_size: Annotated[int, typer.Option("--batch-size", metavar="N", min=1, help="Rows computed at once.")] = 32,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            "--engine", metavar="NAME", help="torch, onnx, openvino. Default: torch; of exported folders onnx."
+        ),
+    ] = None,
+    threads: Annotated[int | None, typer.Option("--threads", metavar="N", min=1, help="Default: the cores.")] = None,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", metavar="N", min=1, help="Rows computed at once, at most.")
+    ] = 64,
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON lines, one an input.")] = False,
     quiet: Quiet = False,
 ) -> None:
@@ -90,6 +99,8 @@ def predict(
         template=template,
         method=method,
         top_k=top_k,
+        engine=engine,  # type: ignore[arg-type]
+        threads=threads,
         batch_size=batch_size,
     )
     if as_json:

@@ -29,17 +29,27 @@ def _longest(rows: Sequence[Row]) -> int:
 
 def row_inputs(rows: Sequence[Row], *, pad_id: int, with_types: bool, length: int | None = None) -> dict[str, Ints]:
     """`input_ids`, `attention_mask` and, if `with_types`, `token_type_ids`: (B, T), T the longest row's or `length`."""
-    length = _longest(rows) if length is None else length
+    lengths = np.array([len(row.input_ids) for row in rows])
+    length = int(lengths.max()) if length is None else length
     arrays = {
         "input_ids": padded([row.input_ids for row in rows], length, pad_id),
-        "attention_mask": padded([np.ones(len(row.input_ids), np.int64) for row in rows], length, 0),
+        "attention_mask": (np.arange(length) < lengths[:, None]).astype(np.int64),
     }
     if with_types:
         arrays["token_type_ids"] = padded([row.type_ids for row in rows], length, 0)
     return arrays
 
 
-def batches_by_length(rows: Sequence[Row], size: int) -> Iterator[list[int]]:
-    """Indices of up to `size` rows of like length at a time, longest first: what does not fit is found out at once."""
+def batches_by_length(rows: Sequence[Row], size: int, *, tokens: int | None = None) -> Iterator[list[int]]:
+    """Indices of up to `size` rows of like length at a time, longest first: what does not fit is found out at once.
+
+    `tokens`: what a batch may hold, padding included; a longer row is a batch of its own. Few long rows so cost as much
+    memory as many short ones.
+    """
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i].input_ids))
-    yield from (order[i : i + size] for i in range(0, len(order), size))
+    start = 0
+    while start < len(order):
+        longest = max(1, len(rows[order[start]].input_ids))
+        held = size if tokens is None else min(size, max(1, tokens // longest))
+        yield order[start : start + held]
+        start += held

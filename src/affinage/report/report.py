@@ -68,6 +68,7 @@ class Latency(_Part):
     p50_ms: float
     p95_ms: float
     """of one batch"""
+    p99_ms: float | None = None
     tokens_per_second: float
     """real tokens, padding not counted"""
     runs: int
@@ -87,6 +88,8 @@ class Speedup(_Part):
     low: float
     high: float
     """2.5th and 97.5th percentile of the bootstrapped median"""
+    reference_engine: str | None = None
+    """None: the same"""
 
 
 class Cost(_Part):

@@ -27,13 +27,30 @@ def speed_tables(report: "Report") -> list[Cells]:
 
 
 def _latency(report: "Report") -> Cells:
-    times = ("model", "engine", ">threads", ">batch", ">tokens", ">p50 ms", ">p95 ms", ">tokens/s", ">batches timed")
+    times = (
+        "model",
+        "engine",
+        ">threads",
+        ">batch",
+        ">tokens",
+        ">p50 ms",
+        ">p95 ms",
+        ">p99 ms",
+        ">tokens/s",
+        ">batches timed",
+    )
     if not report.speedups:
         return times, [_times(row) for row in report.latency]
     found = {_cell(speedup): speedup for speedup in report.speedups}
-    references = ", ".join(dict.fromkeys(speedup.reference for speedup in report.speedups))
+    references = ", ".join(dict.fromkeys(_reference(speedup) for speedup in report.speedups))
     rows = [(*_times(row), _ratio(found.get(_cell(row)))) for row in report.latency]
     return (*times, f">times as fast as {references}"), rows
+
+
+def _reference(speedup: "Speedup") -> str:
+    """Its name, and its engine where that is not the model's."""
+    engine = speedup.reference_engine
+    return speedup.reference if engine is None else f"{speedup.reference} ({engine})"
 
 
 def _costs(report: "Report") -> Cells:
@@ -63,6 +80,7 @@ def _times(row: "Latency") -> tuple[str, ...]:
         "mixed" if row.length is None else str(row.length),
         f"{row.p50_ms:.2f}",
         f"{row.p95_ms:.2f}",
+        "" if row.p99_ms is None else f"{row.p99_ms:.2f}",
         f"{row.tokens_per_second:,.0f}",
         f"{row.runs:,}",
     )

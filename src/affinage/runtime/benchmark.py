@@ -62,13 +62,17 @@ def interleave(
     warmup: int,
     repeats: int,
     seconds: float,
+    before: int = 0,
     on_round: Callable[[], object] = lambda: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Timing:
     """Time rounds in which every model computes every step, one model after the other; who begins rotates.
 
     What slows the machine for a while so slows all of them alike. `warmup` rounds are not counted. No further round
-    begins after `repeats` of them or, once there are `FEWEST`, after `seconds`. `on_round` is called between rounds.
+    begins after `repeats` of them or, once there are `FEWEST`, after `seconds`. `before`: how often a model
+    computes a step before it is timed at it, for models of several sizes and engines: what a large one left of
+    the caches, and threads of another library that still spin, are not the next one's. `on_round` is called between
+    rounds.
     """
 
     def one_round(number: int) -> Floats:
@@ -76,6 +80,8 @@ def interleave(
         for step in range(steps):
             for turn in range(models):
                 model = (number + step + turn) % models
+                for _ in range(before):
+                    run(model, step)
                 began = clock()
                 run(model, step)
                 taken[step, model] = clock() - began

@@ -11,11 +11,16 @@ from affinage.data.encoding import Row
 from affinage.data.task import load_task, task_names
 from affinage.errors import InputError, unknown
 
-ModelKind: TypeAlias = Literal["sequence", "pair", "multi_label", "regression", "token", "span", "fill_mask"]
+ModelKind: TypeAlias = Literal[
+    "sequence", "pair", "multi_label", "regression", "token", "span", "fill_mask", "embedding"
+]
 Outputs: TypeAlias = tuple[NDArray[np.float32], ...]
-"""logits (C,) of a sequence; (T, C) of tokens; start (T,) and end (T,) of spans; (V,) of the mask token's place"""
+"""logits (C,) of a sequence; (T, C) of tokens; start (T,) and end (T,) of spans; (M, V) of a row's M masked
+places; the vector (H,) of an embedding"""
+TOKENS = 1024
+"""of a batch, padding included, at most: what an engine computes at once"""
 
-_OTHER_TASKS: dict[str, ModelKind] = {"fill-mask": "fill_mask", "zero-shot": "pair"}
+_OTHER_TASKS: dict[str, ModelKind] = {"fill-mask": "fill_mask", "zero-shot": "pair", "embedding": "embedding"}
 
 
 class Engine(Protocol):
@@ -25,7 +30,7 @@ class Engine(Protocol):
         """(index of the row, its outputs without padding) for every row, longest rows first."""
 
     def mask_logits(self, rows: Sequence[Row], *, batch_size: int) -> Iterator[tuple[int, Outputs]]:
-        """(index of the row, vocabulary logits at its one mask token), longest rows first."""
+        """(index of the row, vocabulary logits (M, V) at its mask tokens), longest rows first."""
 
 
 class ModelFacts(BaseModel):
@@ -43,9 +48,16 @@ class ModelFacts(BaseModel):
     """tokens a row may have, special tokens included"""
     pad_id: int
     mask_id: int | None = None
+    unk_id: int | None = None
+    problem_type: str | None = None
+    """as transformers' configs have it"""
     special_ids: tuple[int, ...] = ()
     no_answer_threshold: float | None = None
     """of spans: from which margin on a question has no answer (logits); None: every question has one"""
+    normalize: bool = True
+    """of embeddings: whether they get length 1"""
+    prompt: str = ""
+    """of embeddings: what is put before every text"""
 
 
 def check_task(task: str | None) -> None:

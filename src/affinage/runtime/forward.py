@@ -60,10 +60,6 @@ class TorchForward:
         return first
 
 
-ENGINES: dict[str, type[Forward]] = {TorchForward.engine: TorchForward}
-"""name -> class"""
-
-
 def _network(model: str | Path) -> nn.Module:
     """The model as it answers: with the head of its task, without the vocabulary's.
 

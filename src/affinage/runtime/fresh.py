@@ -79,7 +79,7 @@ def answer(*, model: str, engine: str, threads: int, batches: list[tuple[Any, An
     import transformers
 
     from affinage.models.checkpoint import load_tokenizer, read_config
-    from affinage.runtime.forward import ENGINES
+    from affinage.runtime.engines import ENGINES
     from affinage.runtime.memory import peak_memory_bytes
 
     for name in read_config(model).architectures or ():

@@ -17,7 +17,8 @@ from affinage.report.provenance import provenance
 from affinage.report.report import Cost, Latency, Report, Speedup
 from affinage.runtime.benchmark import Timing, interleave
 from affinage.runtime.energy import EnergyCounters, joules_per_1000_texts
-from affinage.runtime.forward import Forward, TorchForward
+from affinage.runtime.engines import ENGINES, engine_names
+from affinage.runtime.forward import Forward
 from affinage.runtime.fresh import FreshCost, fresh_cost
 from affinage.runtime.inputs import check_count
 from affinage.runtime.workload import Padded, mixed_sha256
@@ -25,7 +26,6 @@ from affinage.training.run_folder import refuse_existing, written_aside
 from affinage.workflows.benchmark_plan import SEED, Cell, plan
 
 LENGTHS = (16, 64, 128, 384)
-_ENGINE = TorchForward
 _WARMUP = 3
 """rounds of one text that are not counted; of the mixed list one is not"""
 
@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 def benchmark(
     models: Sequence[str | Path],
     *,
+    engines: Sequence[str] = ("torch",),
     lengths: Sequence[int] = LENGTHS,
     batch_size: int = 16,
     threads: int | None = None,
@@ -47,7 +48,9 @@ def benchmark(
 ) -> Report:
     """What the forward pass of each model (a folder or hub name, of any kind) costs on this machine's CPU.
 
-    A masked language model is timed without its vocabulary head, which its fine-tuned models do not have.
+    `engines`: of torch, onnx, onnx-int8, openvino, openvino-bf16; every model under each of them, and the first model
+    under the first is what ratios are to. A masked language model is timed without its
+    vocabulary head, which its fine-tuned models do not have.
 
     Timed, in rounds in which the models take turns: one text of each of `lengths` tokens, and the committed list of
     mixed lengths in batches of `batch_size`. Each is timed in `repeats` rounds, or as many (3 at least) as begin within
@@ -65,34 +68,42 @@ def benchmark(
         raise InputError("models: expected a list of at least one folder or hub name")
     if out is not None:
         refuse_existing(out, overwrite=overwrite)
+    if isinstance(engines, str):
+        raise InputError("engines: expected a list of names")
+    ways = engine_names(list(engines))
     planned = plan(models, lengths, batch_size=batch_size)
     cells = [*planned.cells, planned.mixed]
-    log.info("%s on the CPU, %d thread%s", _ENGINE.engine, threads, "s" * (threads > 1))
+    log.info("%s on the CPU, %d thread%s", ", ".join(ways), threads, "s" * (threads > 1))
+    pairs = [(i, way) for i in range(len(models)) for way in ways]
+    names = [(planned.names[i], way) for i, way in pairs]
+    which = [i for i, _ in pairs]
 
     with ExitStack() as stack:
         folder = None if out is None else stack.enter_context(written_aside(out, overwrite=overwrite))
-        loaded = [stack.enter_context(_ENGINE.load(model, threads=threads)) for model in models]
-        bar = stack.enter_context(_Bar(len(models) + len(cells) + 1, quiet=quiet))
+        loaded = [stack.enter_context(ENGINES[way].load(models[i], threads=threads)) for i, way in pairs]
+        bar = stack.enter_context(_Bar(len(pairs) + len(cells) + 1, quiet=quiet))
         fresh = []
-        for model, name, batches in zip(models, planned.names, planned.mixed.batches, strict=True):
-            bar.begin(f"loading {name}")
-            fresh.append(fresh_cost(model, batches, engine=_ENGINE.engine, threads=threads))
+        for i, way in pairs:
+            bar.begin(f"loading {planned.names[i]}, {way}")
+            fresh.append(fresh_cost(models[i], planned.mixed.batches[i], engine=way, threads=threads))
         latency: list[Latency] = []
         speedups: list[Speedup] = []
         for cell in cells:
             bar.begin("mixed lengths" if cell.length is None else f"{cell.length} tokens")
-            timing = _time(cell, loaded, repeats=repeats, seconds=seconds, on_round=partial(bar.advance, 1 / repeats))
-            latency += _latency(cell, timing, planned.names, threads=threads)
-            speedups += _speedups(cell, timing, planned.names)
+            timing = _time(
+                cell, loaded, which, repeats=repeats, seconds=seconds, on_round=partial(bar.advance, 1 / repeats)
+            )
+            latency += _latency(cell, timing, names, threads=threads)
+            speedups += _speedups(cell, timing, names)
         bar.begin("energy")
-        passes = [partial(_compute, model, rows) for model, rows in zip(loaded, planned.mixed.batches, strict=True)]
+        passes = [partial(_compute, model, planned.mixed.batches[i]) for model, i in zip(loaded, which, strict=True)]
         joules = joules_per_1000_texts(passes, texts=planned.texts, counters=EnergyCounters.find())
         report = Report(
             command="benchmark",
             models=planned.entries,
             latency=tuple(latency),
             speedups=tuple(speedups),
-            costs=tuple(map(_cost, planned.names, fresh, joules)),
+            costs=tuple(map(_cost, names, fresh, joules)),
             provenance=provenance(
                 command=command or f"affinage benchmark {' '.join(map(str, models))}",
                 seed=SEED,
@@ -107,11 +118,20 @@ def benchmark(
 
 
 def _time(
-    cell: Cell, models: Sequence[Forward], *, repeats: int, seconds: float, on_round: Callable[[], object]
+    cell: Cell,
+    models: Sequence[Forward],
+    which: Sequence[int],
+    *,
+    repeats: int,
+    seconds: float,
+    on_round: Callable[[], object],
 ) -> Timing:
+    """`which`: the model of the plan that each of `models` is."""
     steps = len(cell.batches[0])
+    several = len(models) > len(cell.batches)
     return interleave(
-        lambda model, step: models[model].run(*cell.batches[model][step]),
+        lambda model, step: models[model].run(*cell.batches[which[model]][step]),
+        before=1 if several and steps == 1 else 0,
         models=len(models),
         steps=steps,
         warmup=_WARMUP if steps == 1 else 1,
@@ -126,33 +146,36 @@ def _compute(model: Forward, rows: Sequence[Padded]) -> None:
         model.run(*batch)
 
 
-def _latency(cell: Cell, timing: Timing, names: Sequence[str], *, threads: int) -> list[Latency]:
+def _latency(cell: Cell, timing: Timing, names: Sequence[tuple[str, str]], *, threads: int) -> list[Latency]:
     return [
         Latency(
             model=name,
-            engine=_ENGINE.engine,
+            engine=engine,
             threads=threads,
             batch=cell.batch,
             length=cell.length,
             p50_ms=timing.quantile_ms(i, 0.5),
             p95_ms=timing.quantile_ms(i, 0.95),
+            p99_ms=timing.quantile_ms(i, 0.99),
             tokens_per_second=cell.tokens / timing.median_round(i),
             runs=timing.runs,
         )
-        for i, name in enumerate(names)
+        for i, (name, engine) in enumerate(names)
     ]
 
 
-def _speedups(cell: Cell, timing: Timing, names: Sequence[str]) -> list[Speedup]:
-    """Of every model but the first, to the first."""
+def _speedups(cell: Cell, timing: Timing, names: Sequence[tuple[str, str]]) -> list[Speedup]:
+    """Of every model and engine but the first, to the first."""
     found = []
-    for i, name in enumerate(names[1:], 1):
+    (reference, its_engine), *others = names
+    for i, (name, engine) in enumerate(others, 1):
         ratio, low, high = timing.ratio(i)
         found.append(
             Speedup(
                 model=name,
-                reference=names[0],
-                engine=_ENGINE.engine,
+                reference=reference,
+                engine=engine,
+                reference_engine=None if engine == its_engine else its_engine,
                 batch=cell.batch,
                 length=cell.length,
                 ratio=ratio,
@@ -163,8 +186,8 @@ def _speedups(cell: Cell, timing: Timing, names: Sequence[str]) -> list[Speedup]
     return found
 
 
-def _cost(name: str, fresh: FreshCost, joules: float | None) -> Cost:
-    return Cost(model=name, engine=_ENGINE.engine, joules_per_1000_texts=joules, **fresh._asdict())
+def _cost(name: tuple[str, str], fresh: FreshCost, joules: float | None) -> Cost:
+    return Cost(model=name[0], engine=name[1], joules_per_1000_texts=joules, **fresh._asdict())
 
 
 def _write(report: Report, folder: Path) -> None:

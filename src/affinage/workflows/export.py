@@ -17,18 +17,18 @@ from affinage.data.examples import Example, read_examples
 from affinage.data.features import texts_of
 from affinage.data.readers import find_parts
 from affinage.data.task import load_task, task_names
-from affinage.errors import CheckFailed, InputError, MissingExtra
+from affinage.errors import CheckFailed, InputError
 from affinage.models.checkpoint import (
     check_fit,
-    load_masked_lm,
-    load_task_model,
     load_tokenizer,
     max_length,
     read_config,
     weights_fingerprint,
 )
 from affinage.models.flaubert_tokenizer import refuse_differing
+from affinage.runtime.onnx.extra import export_extra
 from affinage.training.run_folder import RunFolder, refuse_existing
+from affinage.workflows.export_int8 import static_int8
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def export(
     model: str | Path,
     *,
     out: str | Path,
-    int8: Literal["none", "dynamic"] = "none",
+    int8: Literal["none", "dynamic", "static"] = "none",
     target: Literal["x86-vnni", "x86", "arm64"] = "x86-vnni",
     task: str | None = None,
     data: str | Path | None = None,
@@ -71,9 +71,11 @@ def export(
     """Write `model` (a folder or hub name) to the folder `out` as a graph for ONNX Runtime.
 
     `int8` "dynamic": weights and embeddings as 8-bit integers, a scale for each row; activations are quantized as they
-    come. `target`: the processors that the integers are made for; "x86" are those without VNNI, which add products in
-    16 bits: weights get 7. `data`: texts to compare the graph with the model on, of the task (`columns` as everywhere);
-    by default 200 rows of the French sets that come with affinage.
+    come. "static": activations in ranges that are measured on every second row of the sample, and compared on the
+    others; those of a text do not depend on its neighbours then. `target`: the processors that the integers are made
+    for; "x86" are those without VNNI, which add products in 16 bits: weights get 7. `data`: texts to compare the graph
+    with the model on, of the task (`columns` as everywhere); by default 200 rows of the French sets that come with
+    affinage.
 
     Raises: InputError for what cannot be exported; CheckFailed where the graph does not answer as the model does:
     float32 logits that differ, int8 answers of which fewer than `least_agreement` are the same. Nothing is kept then.
@@ -81,27 +83,27 @@ def export(
     began = time.perf_counter()
     _check(int8=int8, target=target, least_agreement=least_agreement)
     refuse_existing(out, overwrite=overwrite)
-    try:
+    with export_extra():
         from affinage.runtime.engine import TorchEngine
-        from affinage.runtime.kind import facts_of, kind_of
+        from affinage.runtime.kind import facts_of, kind_of, load_network
         from affinage.runtime.onnx.build import integers_in, onnx_graph
         from affinage.runtime.onnx.config import OnnxConfig
         from affinage.runtime.onnx.folder import write_config_and_card, write_graph, write_tokenizer
         from affinage.runtime.onnx.linear import Int8
         from affinage.runtime.onnx.parity import check, compare, masked_in_the_middle
+        from affinage.runtime.onnx.parts import is_built
         from affinage.runtime.onnx.session import OnnxEngine
-    except ModuleNotFoundError as error:
-        if error.name not in ("onnx", "onnxruntime", "onnxscript"):
-            raise
-        raise MissingExtra(error.name, "export") from None
 
     config = read_config(model)
     kind = kind_of(config, where=str(model), task=task)
     tokenizer = load_tokenizer(model)
     check_fit(tokenizer, config, where=model)
     refuse_differing(tokenizer, where=model, what="the runtime")
-    network = load_masked_lm(model)[0] if kind == "fill_mask" else load_task_model(model, kind)
-    facts = facts_of(network, tokenizer, kind, task=task)
+    network, pooling = load_network(model, kind)
+    facts = facts_of(network, tokenizer, kind, task=task, pooling=pooling)
+    mode = None if pooling is None else pooling.mode
+    if int8 == "static" and not is_built(network):
+        raise InputError(f"--int8 static: graphs of {config.model_type} are traced; for those there is --int8 dynamic")
     length = min(LONGEST, max_length(config), tokenizer.model_max_length)
     rows = _sample(tokenizer.backend_tokenizer, kind, facts.texts, facts.task, data, columns, length)
     if kind == "fill_mask":
@@ -110,9 +112,15 @@ def export(
                 f"model '{model}': its tokenizer has no mask token, so it cannot be asked for a masked word"
             )
         rows = masked_in_the_middle(rows, facts.mask_id)
-    graph = onnx_graph(network, int8=None if int8 == "none" else Int8(bits=7 if target == "x86" else 8))
+    if int8 == "static":
+        rows, measured_on = rows[1::2], rows[::2]
+        made_static = static_int8(network, measured_on, pad_id=facts.pad_id, narrow=target == "x86")
+        graph = onnx_graph(made_static, pooling=mode)
+    else:
+        as_int8 = None if int8 == "none" else Int8(bits=7 if target == "x86" else 8)
+        graph = onnx_graph(network, int8=as_int8, pooling=mode)
     integers = int8 if int8 != "none" else integers_in(network)
-    reference = TorchEngine(network, pad_id=facts.pad_id, mask_id=facts.mask_id)
+    reference = TorchEngine(network, pad_id=facts.pad_id, mask_id=facts.mask_id, pooling=mode)
     identity = {"verb": "export", "model": weights_fingerprint(model), "int8": int8, "target": target}
     folder = RunFolder.open(out, identity=identity, overwrite=overwrite)
     made: list[Exported] = []
@@ -155,15 +163,10 @@ def export(
 
 def _check(*, int8: str, target: str, least_agreement: float) -> None:
     """Raises: InputError for an option that is not there."""
-    from affinage.runtime.onnx.config import Target
+    from affinage.runtime.onnx.config import Int8Kind, Target
 
-    if int8 == "static":
-        raise InputError(
-            "--int8 static needs ranges measured on your data: make the model with "
-            "affinage compress MODEL --with int8-static --task TASK --data DATA --out DIR, and export that one"
-        )
-    if int8 not in ("none", "dynamic"):
-        raise InputError(f"--int8 '{int8}': expected none, dynamic")
+    if int8 not in get_args(Int8Kind):
+        raise InputError(f"--int8 '{int8}': expected {', '.join(get_args(Int8Kind))}")
     if target not in get_args(Target):
         raise InputError(f"--target '{target}': expected {', '.join(get_args(Target))}")
     if not 0 <= least_agreement <= 1:

@@ -6,7 +6,8 @@ from typing import Any
 
 from affinage.decoding.zero_shot import DEFAULT_TEMPLATE
 from affinage.errors import InputError
-from affinage.runtime.predictor import load
+from affinage.runtime.load import EngineName, load
+from affinage.runtime.predictor import BATCH_SIZE
 
 
 def predict(
@@ -20,12 +21,15 @@ def predict(
     template: str | None = None,
     method: str = "entailment_logits",
     top_k: int | None = None,
-    batch_size: int = 32,
+    engine: EngineName | None = None,
+    threads: int | None = None,
+    batch_size: int = BATCH_SIZE,
 ) -> list[dict[str, Any]]:
     """One result an input, in order: see `Predictor.predict`. The model's task is found in its config.
 
     `question` with `context` is one input of question answering; with `inputs`, every input is a context. `labels`
     asks an NLI model for zero-shot classification; `template` is the hypothesis, with one {} for the label.
+    `engine`, `threads`: see `affinage.load`.
 
     Raises: InputError where an argument, an input or the model cannot be used; arguments are checked first.
     """
@@ -34,7 +38,7 @@ def predict(
         raise InputError("zero-shot classification needs labels (--labels sport,politique)")
     if template is not None and not labels:
         raise InputError("a template is for zero-shot classification: give labels too")
-    return load(model, task=task).predict(
+    return load(model, task=task, engine=engine, threads=threads).predict(
         asked,
         top_k=top_k,
         labels=labels or None,

@@ -148,7 +148,7 @@ def _listening(
         def hear(module: nn.Module, args: tuple[Any, ...]) -> None:
             x = args[0]
             # Other inputs than rows of tokens: a pooled one, DeBERTa's relative positions.
-            real = x[mask] if x.shape[:2] == mask.shape else x
+            real = x[mask] if x.ndim > 2 and x.shape[:2] == mask.shape else x
             if real.numel():
                 see(path, real.reshape(-1, x.shape[-1]).float().cpu())
 

@@ -8,6 +8,7 @@ from affinage import __version__
 from affinage.errors import InputError
 from affinage.models.layout import layout_of
 from affinage.models.modules.base import Compressed
+from affinage.models.pooling import Mode
 from affinage.runtime.onnx import factored, packed  # noqa: F401 (they fill the tables of emitters)
 from affinage.runtime.onnx.config import Int8Kind
 from affinage.runtime.onnx.encoder import declare_inputs, encode
@@ -17,6 +18,7 @@ from affinage.runtime.onnx.heads import (
     SEQUENCE,
     SPAN,
     TOKEN,
+    emit_embedding,
     emit_masked,
     emit_sequence,
     emit_span,
@@ -32,19 +34,19 @@ _EMIT = {SEQUENCE: emit_sequence, TOKEN: emit_token, SPAN: emit_span, MASKED: em
 
 
 @torch.no_grad()
-def onnx_graph(model: PreTrainedModel, *, int8: Int8 | None = None) -> onnx.ModelProto:
-    """The graph of a model with a task's head, or the vocabulary's.
+def onnx_graph(model: PreTrainedModel, *, int8: Int8 | None = None, pooling: Mode | None = None) -> onnx.ModelProto:
+    """The graph of a model with a task's head, or the vocabulary's; with `pooling`, of its encoder alone.
 
     Inputs `input_ids`, `attention_mask` and, where the model takes them, `token_type_ids`: (B, T) int64, padded on the
     right; for a masked language model also `positions` (N, 2) int64. Outputs `logits`: (B, C), (B, T, C) or, at
-    the positions asked for, (N, V); of spans `start_logits` and `end_logits` (B, T).
+    the positions asked for, (N, V); of spans `start_logits` and `end_logits` (B, T); pooled ones `embeddings` (B, H).
 
     Raises: InputError for a head, or a variant of an architecture, that cannot be exported.
     """
     layout_of(model.config)  # refuses variants
     head = head_of(model)
     if not is_built(model):
-        traced = traced_graph(model)
+        traced = traced_graph(model, pooling=pooling)
         if int8 is not None:
             quantize_(traced, int8)
         return traced
@@ -53,8 +55,11 @@ def onnx_graph(model: PreTrainedModel, *, int8: Int8 | None = None) -> onnx.Mode
         raise InputError(f"activation '{activation}' is not exported; known: {', '.join(sorted(ACTIVATIONS))}")
     out = Emission(Graph(model), int8)
     inputs = declare_inputs(out, model)
-    last = encode(out, model, inputs, first_only=head == SEQUENCE)
-    _EMIT[head](out, model, last)
+    last = encode(out, model, inputs, first_only=pooling == "cls" if pooling else head == SEQUENCE)
+    if pooling:
+        emit_embedding(out, model, last, inputs.mask, pooling)
+    else:
+        _EMIT[head](out, model, last)
     return out.graph.model(f"affinage {__version__}")
 
 

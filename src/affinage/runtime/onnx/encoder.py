@@ -1,4 +1,4 @@
-"""The encoder as a graph: embeddings, then layers of some ten operators, with as many texts and tokens as are given.
+"""The encoder as a graph: embeddings, then layers of some twelve operators, with as many texts and tokens as are given.
 
 What a text's answer does not depend on is not computed: of the last layer, the first token alone where only that is
 read.

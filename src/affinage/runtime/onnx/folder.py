@@ -33,6 +33,7 @@ def write_config_and_card(config: OnnxConfig, folder: Path, *, name: str, source
 _OUTPUTS = {
     "token": "`logits` (batch, length, classes)",
     "span": "`start_logits`, `end_logits` (batch, length)",
+    "embedding": "`embeddings` (batch, width), not yet normalized",
     "fill_mask": "`logits` (places, vocabulary) at `positions` (places, 2): row and column of each place",
 }
 

@@ -2,11 +2,13 @@
 
 from typing import NamedTuple
 
+import numpy as np
 from torch import nn
 from transformers import PreTrainedModel
 
 from affinage.errors import InputError
-from affinage.models.layout import layout_of, usual_class_name
+from affinage.models.layout import layout_of, usual_class_name, widths_of
+from affinage.models.pooling import Mode
 from affinage.runtime.onnx.encoder import BATCH, LENGTH
 from affinage.runtime.onnx.linear import Emission
 
@@ -93,6 +95,21 @@ def emit_masked(out: Emission, model: PreTrainedModel, last: str) -> None:
     else:
         logits = out.linear(x, decoder)
     g.output(out.add_bias(logits), "logits", ("places", int(model.config.vocab_size)))
+
+
+def emit_embedding(out: Emission, model: PreTrainedModel, last: str, mask: str, mode: Mode) -> None:
+    """`embeddings` (B, H) of last hidden states (B, T, H), or (B, 1, H) of the first token; mask (B, T) int64."""
+    g = out.graph
+    if mode == "cls":
+        pooled = g.op("Squeeze", last, g.constant([1]))
+    elif mode == "max":
+        hidden = g.op("Not", g.op("Cast", g.op("Unsqueeze", mask, g.constant([-1])), to=9))
+        pooled = g.op("ReduceMax", g.op("Where", hidden, g.constant(np.float32(-np.inf)), last), axes=[1], keepdims=0)
+    else:
+        real = g.op("Cast", g.op("Unsqueeze", mask, g.constant([1])), to=1)
+        summed = g.op("Squeeze", g.op("MatMul", real, last), g.constant([1]))  # (B, 1, T) times (B, T, H)
+        pooled = g.op("Div", summed, g.op("ReduceSum", real, g.constant([2]), keepdims=0))
+    g.output(pooled, "embeddings", (BATCH, widths_of(model.config)["hidden_size"]))
 
 
 def _labels(model: PreTrainedModel) -> int:

@@ -16,6 +16,8 @@ TOLERANCE = 1e-4
 """of a float32 graph: largest difference of two logits, as a share of the largest logit or of 1"""
 LEAST_AGREEMENT = 0.95
 """of an int8 graph: share of equal answers"""
+LEAST_COSINE = 0.98
+"""of two vectors that count as the same answer"""
 _BATCH = 8
 Floats = NDArray[Any]
 
@@ -70,6 +72,9 @@ def _same(ours: tuple[Floats, ...], theirs: tuple[Floats, ...], kind: ModelKind,
     """Which answers of a row are equal: of each token, of each label, or of the row."""
     if kind == "regression":
         return np.asarray(np.abs(ours[0] - theirs[0]) <= 0.1 * spread)
+    if kind == "embedding":
+        a, b = ours[0].astype(np.float64), theirs[0].astype(np.float64)
+        return np.asarray(a @ b >= LEAST_COSINE * np.sqrt((a @ a) * (b @ b)))
     if kind == "multi_label":
         return np.asarray((ours[0] > 0) == (theirs[0] > 0))
     equal = [a.argmax(-1) == b.argmax(-1) for a, b in zip(ours, theirs, strict=True)]

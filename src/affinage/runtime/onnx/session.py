@@ -1,21 +1,20 @@
-"""How rows become logits in ONNX Runtime: batches sorted by length, each result handed back with its row's number."""
+"""Graphs in ONNX Runtime, on the CPU."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from affinage.data.encoding import Ints, Row
-from affinage.data.padding import batches_by_length, row_inputs
+from affinage.data.encoding import Ints
 from affinage.errors import InputError, MissingExtra
-from affinage.runtime.facts import Outputs
+from affinage.runtime.onnx.batches import GraphEngine
 
 
-class OnnxEngine:
-    """A graph of `runtime.onnx`, run by ONNX Runtime on the CPU."""
+class OnnxEngine(GraphEngine):
+    """A graph of `runtime.onnx`, run by ONNX Runtime on the CPU. Several threads may use it at once."""
 
     def __init__(
         self, graph: Path | str | bytes, *, pad_id: int, mask_id: int | None = None, threads: int | None = None
@@ -24,32 +23,14 @@ class OnnxEngine:
 
         Raises: InputError where ONNX Runtime cannot load it; MissingExtra where that is not installed.
         """
+        super().__init__(pad_id=pad_id, mask_id=mask_id)
         self._session = _session(graph, threads or default_threads())
-        self._inputs = [one.name for one in self._session.get_inputs()]
-        self._pad_id = pad_id
-        self._mask_id = mask_id
+        self._names = [one.name for one in self._session.get_inputs()]
 
     def run(self, inputs: Mapping[str, Ints]) -> list[NDArray[np.float32]]:
         """The graph's outputs; inputs that it does not take are left out."""
-        found: list[NDArray[np.float32]] = self._session.run(None, {name: inputs[name] for name in self._inputs})
+        found: list[NDArray[np.float32]] = self._session.run(None, {name: inputs[name] for name in self._names})
         return found
-
-    def logits(self, rows: Sequence[Row], *, batch_size: int) -> Iterator[tuple[int, Outputs]]:
-        """(index of the row, its outputs without padding) for every row, longest rows first."""
-        for indices in batches_by_length(rows, batch_size):
-            arrays = self.run(row_inputs([rows[i] for i in indices], pad_id=self._pad_id, with_types=True))
-            per_token = len(arrays) == 2 or arrays[0].ndim == 3
-            for place, i in enumerate(indices):
-                length = len(rows[i].input_ids)
-                yield i, tuple(a[place, :length] if per_token else a[place] for a in arrays)
-
-    def mask_logits(self, rows: Sequence[Row], *, batch_size: int) -> Iterator[tuple[int, Outputs]]:
-        """(index of the row, vocabulary logits at its one mask token), longest rows first."""
-        for indices in batches_by_length(rows, batch_size):
-            inputs = row_inputs([rows[i] for i in indices], pad_id=self._pad_id, with_types=True)
-            places = np.argwhere(inputs["input_ids"] == self._mask_id)
-            (logits,) = self.run({**inputs, "positions": places})
-            yield from ((i, (row,)) for i, row in zip(indices, logits, strict=True))
 
 
 def default_threads() -> int:
@@ -68,6 +49,9 @@ def _session(graph: Path | str | bytes, threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors
+    # Threads of a session spin after a run, waiting for the next, and take the cores from a second model, the tokenizer
+    # or a server in the same process: two models that took turns ran at half their speed. They spin within a run only.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     try:
         given = graph if isinstance(graph, bytes) else str(graph)
         return onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from affinage.models.encoder import vocabulary_logits
 from affinage.models.layout import layout_of
 from affinage.models.modules.base import Compressed
+from affinage.models.pooling import Mode, pool
 from affinage.models.replacing import replace_embedding_, replace_module_, word_embedding_path
 from affinage.runtime.onnx.encoder import BATCH, LENGTH, takes_types
 from affinage.runtime.onnx.heads import MASKED, POSITIONS, SPAN, head_of
@@ -22,20 +23,20 @@ from affinage.runtime.onnx.heads import MASKED, POSITIONS, SPAN, head_of
 _OPSET = 18
 
 
-def traced_graph(model: PreTrainedModel) -> onnx.ModelProto:
+def traced_graph(model: PreTrainedModel, *, pooling: Mode | None = None) -> onnx.ModelProto:
     """The graph, in float32, with the inputs and outputs of `onnx_graph`."""
-    head = head_of(model)
+    head = "" if pooling else head_of(model)
     names = ["input_ids", "attention_mask", *(["token_type_ids"] if takes_types(model) else [])]
     example = [torch.full((2, 8), 5), torch.ones(2, 8, dtype=torch.long), torch.zeros(2, 8, dtype=torch.long)]
     plain = _with_dense_modules(model)
-    given, wrapper = example[: len(names)], _MaskedLM(plain) if head == MASKED else _TaskModel(plain)
+    given, wrapper = example[: len(names)], _MaskedLM(plain) if head == MASKED else _TaskModel(plain, pooling)
     shape = {0: BATCH, 1: LENGTH}
     shapes: list[dict[int, str]] = [shape] * len(names)
     if head == MASKED:
         names.append(POSITIONS)
         given.append(torch.tensor([[0, 1], [1, 2], [1, 3]]))
         shapes.append({0: "places"})
-    outputs = ["start_logits", "end_logits"] if head == SPAN else ["logits"]
+    outputs = ["start_logits", "end_logits"] if head == SPAN else ["embeddings" if pooling else "logits"]
     with _quiet():
         program = torch.onnx.export(
             wrapper.eval(),
@@ -90,11 +91,15 @@ def _inside(model: PreTrainedModel, path: str) -> bool:
 class _TaskModel(nn.Module):
     """A stock model as positional arguments and a tuple of tensors."""
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, pooling: Mode | None = None) -> None:
         super().__init__()
         self.model = model
+        self.pooling = pooling
 
     def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        if self.pooling is not None:
+            encoder = self.model.get_submodule(layout_of(self.model.config).base)
+            return pool(encoder(**_named(inputs)).last_hidden_state, inputs[1], self.pooling)
         output = self.model(**_named(inputs))
         return (output.start_logits, output.end_logits) if "start_logits" in output else output.logits
 

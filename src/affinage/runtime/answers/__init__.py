@@ -1,0 +1,1 @@
+"""What models say about inputs, as affinage words it: one file a kind of answer."""
