@@ -112,7 +112,7 @@ def run_plan(
             log.info("step %d of %d: %s", number, len(plan.steps), step.title)
             began = time.perf_counter()
             steps = plan.recovery_of(number - 1, made)
-            after = _applied(made, state, ways, number, steps)
+            after = applied(made, state, ways, number, steps)
             entry = _entry(number, step.title, ways.measured(after), began=began, recovery_steps=steps)
             allowed, standing = plan.allowed_loss(number - 1), _standing(ledger).score
             lost = 0.0 if entry.score is None or standing is None else standing - entry.score
@@ -129,7 +129,8 @@ def run_plan(
     return state, tuple(ledger)
 
 
-def _applied(made: AnyCompressor, state: State, ways: Ways, number: int, steps: int) -> State:
+def applied(made: AnyCompressor, state: State, ways: Ways, number: int, steps: int) -> State:
+    """What step `number` makes of the state, after `steps` optimizer steps of recovery."""
     resources = ways.resources(state)
     trained: TrainedCompressor | None = None
     if isinstance(made, ChangesTokenizer):
