@@ -16,6 +16,7 @@ SCRIPT = "sort.js"
 """in `assets`: sorts a table by the column that is clicked; without it the table is a plain one"""
 COLUMNS = (
     "#", "variant", ">score %", ">MB", ">times smaller", ">ms", ">times faster", ">peak MB", "on the frontier of",
+    "budget",
 )  # fmt: skip
 
 
@@ -140,10 +141,10 @@ def _row(variant: Variant, number: int, on: Sequence[Axis], reference: Variant |
     faster = "" if variant.speedup is None else f"{variant.speedup:.2f}"
     if variant.speedup_low is not None and variant.speedup_high is not None:
         faster += f" ({variant.speedup_low:.2f} to {variant.speedup_high:.2f})"
-    budget = {True: " · within the budget", False: " · over the budget", None: ""}[variant.within]
+    budget = {True: "within", False: "over", None: ""}[variant.within]
     cells = (
         Cell(str(number), number),
-        Cell(f"{variant.name}{budget}", variant.name.lower()),
+        Cell(variant.name, variant.name.lower()),
         Cell(f"{pct(variant.score)}{within(variant.low, variant.high)}", variant.score),
         Cell(f"{variant.size_bytes / 1e6:,.2f}", variant.size_bytes),
         Cell("" if smaller is None else f"{smaller:.2f}", smaller or 0),
@@ -151,6 +152,7 @@ def _row(variant: Variant, number: int, on: Sequence[Axis], reference: Variant |
         Cell(faster, variant.speedup or 0),
         Cell("" if not variant.memory_bytes else f"{variant.memory_bytes / 1e6:,.0f}", variant.memory_bytes or 1e99),
         Cell(", ".join(on) if on else "dominated", -len(on)),
+        Cell(budget, {"within": 0, "over": 1, "": 2}[budget]),
     )
     mark = "chosen" if variant.chosen else "reference" if variant.reference else ""
     return Row(cells, not on, mark)

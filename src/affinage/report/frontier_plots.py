@@ -51,8 +51,12 @@ def draw_frontier(task: str, variants: Sequence[Variant], axis: Axis, numbers: M
         axes.set_xlabel(label, color=SOFT)
         axes.set_ylabel(f"{known[0][0].metric}, %", color=SOFT)
         axes.grid(color=LINE, linewidth=0.6)
-    told = "; ".join(f"{numbers[id(v)]}: {v.name}, {pct(v.score)} % at {_said(v, axis)}" for v in best)
-    return Plot(f"Score against {axis}", finished[0], f"On the frontier, cheapest first: {told}. {_marks(known)}")
+    told = ", ".join(f"{numbers[id(v)]} ({pct(v.score)} % at {_said(v, axis)})" for v in best)
+    return Plot(
+        f"Score against {axis}",
+        finished[0],
+        f"On the frontier, cheapest first, by the numbers of the table: {told}. {_marks(known)}",
+    )
 
 
 def _said(variant: Variant, axis: Axis) -> str:
