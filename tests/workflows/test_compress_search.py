@@ -96,3 +96,9 @@ def test_what_cannot_be_searched_is_said_first(model: Path, data: Path, tmp_path
             model, budget="size<=1kB", base=BASE, out=out, task="sentiment", data=data, effort=Effort(2, 1)
         )
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_workers_of_one_search_may_have_their_files_in_other_places() -> None:
+    ours = {"model": "runs/a", "weights": "w", "data": {"here/train": "1", "here/valid": "2"}, "corpus": None}
+    theirs = {"model": "b", "weights": "w", "data": {"there/train": "1", "there/valid": "2"}, "corpus": None}
+    assert workflow._name(ours) == workflow._name(theirs) != workflow._name({**ours, "weights": "v"})

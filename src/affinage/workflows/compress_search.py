@@ -80,7 +80,7 @@ def compress_to_budget(
     folder = RunFolder.open(Path(out), identity=identity, overwrite=overwrite)
     means = _Means(given, base, folder, quiet=quiet)
     url = storage or f"sqlite:///{(folder.partial / DATABASE).absolute()}"
-    name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    name = _name(identity)
     slots = slots_for(layers=footprint(given.start.model).layers, given=means.shared.given, texts=bool(given.files))
     try:
         search = Search(url, name, budget=limits, slots=slots, base=base, means=means.callables, alone=storage is None)
@@ -113,6 +113,13 @@ def compress_to_budget(
     told = command or f"affinage compress {model} --budget '{limits}' --out {out}"
     return write_compressed(given, plan, folder, ways, state, ledger, began=began, command=told, variants=variants,
                             beside=beside)  # fmt: skip
+
+
+def _name(identity: Mapping[str, Any]) -> str:
+    """Of the search, the same for every worker: what files hold counts, not where they lie."""
+    held = {key: sorted(value.values()) if key in ("data", "corpus") and value else value
+            for key, value in identity.items() if key != "model"}  # fmt: skip
+    return hashlib.sha256(json.dumps(held, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclass
@@ -157,8 +164,8 @@ class _Means:
     def glance(self, plan: Plan) -> Glance:
         """The plan's steps without training: counted, and its loss on calibration rows."""
         state = self.start
-        for number, made in enumerate(plan.checked(), start=1):
-            state = applied(made, state, _Cached(self, state), number, 0)
+        for made in plan.checked():
+            state = applied(made, state, self.resources(state))
         return self._glance(state)
 
     def _glance(self, state: State) -> Glance:
@@ -225,24 +232,6 @@ class _Means:
         score = ways.score(state)
         assert score is not None
         return {"task": "fill-mask", "metric": "found words", "split": "held out", "score": score, "n": 1}
-
-
-@dataclass(frozen=True)
-class _Cached:
-    """The ways of a glance: resources that were read once, and nothing else."""
-
-    means: _Means
-    state: State
-    given: frozenset[str] = frozenset()
-    recovers = False
-
-    def resources(self, state: State) -> Resources:
-        return self.means.resources(state)
-
-    def recovered(self, *_: object) -> State:
-        raise NotImplementedError
-
-    measured = keep = kept = recovered  # type: ignore[assignment]
 
 
 def _integer(state: State) -> bool:
