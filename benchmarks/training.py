@@ -1,7 +1,7 @@
 """Tokens a second and peak memory of affinage's training beside the loops the field writes: training.py [OUT].
 
 Every cell is a fresh process; the ways take turns, so that what else the machine does hits all of them. Writes
-OUT/report.json and OUT/report.md (default: benchmarks/training).
+OUT/report.json (default: benchmarks/training); training_page.py makes docs/training-speed.md of it.
 """
 
 import json
@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from affinage.report.provenance import provenance
+from affinage.training.arguments import computes_in_bf16
 
 HERE = Path(__file__).parent / "training"
-ROUNDS, SECONDS = 5, 15.0
+ROUNDS, SECONDS = 3, 12.0
 CORES = os.cpu_count() or 1
 PLAIN = ("plain, padded to 128", "plain, padded to the longest", "Trainer's defaults")
 AIMS = {
@@ -115,10 +116,10 @@ def main(out: Path) -> None:
                 print(f"round {number + 1}: {way.objective}, {way.title}: {rates[way][-1]:,.0f}", file=sys.stderr)
     cells = [cell(way, rates, memory) for way in rates]
     made = provenance(command="python benchmarks/training.py", seed=0, recipe_sha256=None, data={}, seconds=0.0)
-    report = {"rounds": ROUNDS, "seconds": SECONDS, "provenance": made.model_dump(mode="json"), "cells": cells}
+    bf16 = computes_in_bf16("auto")
+    report = {"rounds": ROUNDS, "seconds": SECONDS, "bf16": bf16, "provenance": made.model_dump(mode="json"), "cells": cells}
     out.mkdir(parents=True, exist_ok=True)
     (out / "report.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    (out / "report.md").write_text(markdown(report), encoding="utf-8")
 
 
 def cell(way: Way, rates: dict[Way, list[float]], memory: dict[Way, list[int]]) -> dict[str, Any]:
@@ -135,30 +136,6 @@ def cell(way: Way, rates: dict[Way, list[float]], memory: dict[Way, list[int]]) 
         "peak_memory_bytes": max(memory[way]),
         "aim": AIMS.get((way.objective, way.name)),
     }
-
-
-def markdown(report: dict[str, Any]) -> str:
-    """The table, as the documentation shows it."""
-    hardware = report["provenance"]["hardware"]
-    lines = [
-        "| objective | way | real tokens/s | times the plain script | aim | peak memory GiB |",
-        "| --- | --- | ---: | ---: | ---: | ---: |",
-    ]
-    for found in report["cells"]:
-        ratio = f"{found['ratio']:.2f} ({found['ratio_low']:.2f} to {found['ratio_high']:.2f})"
-        aim = "" if found["aim"] is None else str(found["aim"])
-        memory = f"{found['peak_memory_bytes'] / 2**30:.2f}"
-        lines.append(
-            f"| {found['objective']} | {found['way']} | {found['tokens_per_second']:,.0f} | {ratio} | {aim} "
-            f"| {memory} |"
-        )
-    lines += [
-        "",
-        f"Medians of {report['rounds']} interleaved rounds of {report['seconds']:.0f} s in fresh processes, ratios "
-        f"with their range over the rounds; {hardware['cpu']}, {hardware['cores']} cores. "
-        f"Made by `{report['provenance']['command']}`, {report['provenance']['date'][:10]}.",
-    ]
-    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

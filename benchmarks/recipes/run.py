@@ -1,103 +1,118 @@
-"""Runs the comparison of recipes: run.py SHARED WORK [LANGUAGE…]. One job a core, each on one thread.
+"""Runs the comparison of recipes, one job a core, each on one thread: `run.py SHARED WORK --help`.
 
 What is done stays, and what was stopped goes on: run it again. SHARED: the folder with the data (../shared/data).
 """
 
-import gzip
+import argparse
 import os
-import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
-from jobs import AUGMENTED, LANGUAGES, Job, jobs
+from jobs import LANGUAGES, Budget, Job, jobs, shortened
+from kept import RUNS, is_kept, keep, report
+from prepare import prepare
 
-from affinage.recipe import recipe_text
-
-HERE = Path(__file__).parent
-SLICES = {"sst2": 8000, "squad": 6000}
-"""training rows that are taken, the first ones of a fixed shuffle"""
+CORES = os.cpu_count() or 1
+TRIAL = 2
+"""steps of every run in a trial"""
 
 
-def main(shared: Path, work: Path, names: Iterable[str]) -> int:
-    work.mkdir(parents=True, exist_ok=True)
-    prepare(shared, work)
-    wanted = [language for language in LANGUAGES if language.name in names]
-    todo = [job for language in wanted for job in jobs(language)]
-    failed = run_all(todo, work)
+def main() -> int:
+    given = arguments()
+    work, wanted = given.work.resolve(), [language for language in LANGUAGES if language.name in given.languages]
+    budget = Budget(given.general_steps, given.head_steps, given.together_steps)
+    every = [job for language in wanted for job in jobs(language, budget, winner=given.glue)]
+    runs = work / "kept" if given.trial else RUNS
+    asked = [job for job in every if job.scores and chosen(job, given) and not is_kept(job.out, runs)]
+    todo = with_needs(sorted(asked, key=lambda job: int(job.out.rsplit("-", 1)[1])), every, work)
+    if given.trial:
+        todo = [shortened(job, TRIAL) for job in todo]
+    if given.list:
+        sys.stdout.write("".join(f"affinage {' '.join(job.arguments)} --out {job.out}\n" for job in todo))
+        return 0
+    prepare(given.shared.resolve(), work, given.languages, trial=given.trial)
+    failed = run_all(todo, work, runs, until=time.time() + 3600 * given.hours)
+    for job in every:
+        if (work / job.out).exists():  # what an earlier version kept less of
+            keep(work / job.out, job.out, runs)
     for language in wanted:
-        report(language.name, work)
-    print(f"{len(todo) - len(failed)} of {len(todo)} runs are there" + "".join(f"\nfailed: {out}" for out in failed))
+        report(language.name, work, runs, *([work] if given.trial else []))
+    for out in failed:
+        say(f"failed: {out}; see {work / 'logs'}")
     return int(bool(failed))
 
 
-def prepare(shared: Path, work: Path) -> None:
-    """Links to the data, slices of what is large, and the English teacher's vocabulary head."""
-    links = {
-        **{f"en/{task}": f"en/glue/{task}" for task in ("cola", "mrpc", "stsb", "rte")},
-        "fr/reviews": "fr/sentiment/reviews",
-        "fr/wikineural": "fr/ner/wikineural",
-        "fr/piaf": "fr/qa/piaf",
-    }
-    for language in ("en", "fr"):
-        (work / language).mkdir(exist_ok=True)
-    for ours, theirs in links.items():
-        if not (work / ours).exists():
-            (work / ours).symlink_to(shared / theirs)
-    for task, source in (("sst2", "en/glue/sst2"), ("squad", "en/squad/v1.1")):
-        sliced(shared / source, work / "en" / task, SLICES[task])
-    text = recipe_text("tinybert-6").replace("name: tinybert-6", f"name: {Path(AUGMENTED).stem}", 1)
-    (work / AUGMENTED).write_text(text, encoding="utf-8")
-    if not (work / "en/corpus").exists():
-        texts = [p for p in (shared / "en/corpus").glob("*.txt.gz") if not p.name.startswith("wikitext2")]
-        (work / "en/corpus").mkdir()
-        for text in texts:
-            (work / "en/corpus" / text.name).symlink_to(text)
-    if not (work / "fr/corpus").exists():
-        script = HERE.parent / "teacher" / "corpus.py"
-        subprocess.run([sys.executable, str(script), str(shared / "fr"), str(work / "fr/corpus")], check=True)
-    if not (work / "en/teacher").exists():
-        script = HERE.parent / "english" / "teacher.sh"
-        subprocess.run(["sh", str(script), str(work / "en/corpus"), str(work / "en/made")], check=True)
-        (work / "en/teacher").symlink_to(work / "en/made/teacher")
+def arguments() -> argparse.Namespace:
+    known = [language.name for language in LANGUAGES]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("shared", type=Path, help="the folder with the data")
+    parser.add_argument("work", type=Path, help="where runs are made; weights stay there")
+    parser.add_argument("languages", nargs="*", default=known, metavar="LANGUAGE", help=f"default: {' '.join(known)}")
+    parser.add_argument("--seeds", type=int, default=99, help="how many at most")
+    parser.add_argument("--tasks", type=words, help="only these, separated by commas")
+    parser.add_argument("--recipes", type=words, help="only these, and the teacher and the baseline")
+    parser.add_argument("--glue", metavar="RECIPE", help="also the rest of GLUE, with the teacher and this recipe")
+    parser.add_argument("--hours", type=float, default=1e6, help="after which no further run is started")
+    parser.add_argument("--general-steps", type=int, default=Budget.general, help="of students on text (%(default)s)")
+    parser.add_argument("--head-steps", type=int, default=Budget.head, help="of the English head (%(default)s)")
+    parser.add_argument("--together-steps", type=int, default=Budget.together, help="of both together (%(default)s)")
+    parser.add_argument("--list", action="store_true", help="say what would be run, in this order, and stop")
+    parser.add_argument("--trial", action="store_true", help="whether all start: little data, two steps")
+    return parser.parse_args()
 
 
-def sliced(source: Path, folder: Path, rows: int) -> None:
-    """The first rows of a shuffle of the training part; the dev part whole."""
-    if folder.exists():
-        return
-    import random
-
-    aside = folder.with_name(f"{folder.name}.making")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    with gzip.open(source / "train.jsonl.gz", "rt", encoding="utf-8") as stream:
-        lines = stream.read().splitlines()
-    random.Random(0).shuffle(lines)
-    with gzip.open(aside / "train.jsonl.gz", "wt", encoding="utf-8") as stream:
-        stream.write("\n".join(lines[:rows]) + "\n")
-    shutil.copy(source / "dev.jsonl.gz", aside)
-    aside.rename(folder)
+def words(text: str) -> list[str]:
+    return text.split(",")
 
 
-def run_all(todo: list[Job], work: Path) -> list[str]:
+def chosen(job: Job, given: argparse.Namespace) -> bool:
+    """Whether the options ask for a job: `en/RECIPE-[on-]TASK-SEED`."""
+    name, task, seed = job.out.split("/")[1].rsplit("-", 2)
+    recipe = name.removesuffix("-on")
+    wanted = given.recipes is None or recipe in (*given.recipes, "teacher", "baseline")
+    return int(seed) < given.seeds and (given.tasks is None or task in given.tasks) and wanted
+
+
+def with_needs(asked: Iterable[Job], every: Iterable[Job], work: Path) -> list[Job]:
+    """The jobs that were asked for, each after those it needs whose folders are not there."""
+    known, found = {job.out: job for job in every}, dict[str, Job]()
+
+    def put(job: Job) -> None:
+        for need in job.after:
+            if need in known and not (work / need).exists():
+                put(known[need])
+        found.setdefault(job.out, job)
+
+    for job in asked:
+        put(job)
+    return list(found.values())
+
+
+def run_all(todo: list[Job], work: Path, runs: Path, *, until: float) -> list[str]:
     """Every job when what it needs is there; the outs of those that failed, or whose needs did."""
     (work / "logs").mkdir(exist_ok=True)
     waiting, running, failed = list(todo), dict[Future[bool], Job](), list[str]()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(CORES) as pool:
         while waiting or running:
-            for job in list(waiting):
-                if any(need in failed for need in job.after):
-                    waiting.remove(job)
-                    failed.append(job.out)
-                elif all((work / need).exists() for need in job.after) and len(running) < (os.cpu_count() or 1):
-                    waiting.remove(job)
-                    running[pool.submit(run, job, work)] = job
+            lost = [job for job in waiting if any(need in failed for need in job.after)]
+            waiting = [job for job in waiting if job not in lost]
+            failed += [job.out for job in lost]
+            ready = [job for job in waiting if all((work / need).exists() for need in job.after)]
+            if time.time() > until:
+                ready = waiting = []
+            for job in ready[: CORES - len(running)]:
+                waiting.remove(job)
+                alone = len(ready) == 1 and not running  # then others wait for it
+                running[pool.submit(run, job, work, runs, threads=CORES if alone else 1)] = job
             if not running:
-                failed += [job.out for job in waiting]
-                break
+                failed += [job.out for job in waiting] if not lost else []
+                if not lost:
+                    break
+                continue
             for done in wait(running, return_when=FIRST_COMPLETED).done:
                 job = running.pop(done)
                 if not done.result():
@@ -105,31 +120,27 @@ def run_all(todo: list[Job], work: Path) -> list[str]:
     return failed
 
 
-def run(job: Job, work: Path) -> bool:
-    """Whether its folder is there in the end."""
-    if (work / job.out).exists():
-        return True
-    one = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    log = work / "logs" / f"{job.out.replace('/', '-')}.log"
-    with log.open("w", encoding="utf-8") as stream:
-        command = ["affinage", *job.arguments, "--out", job.out, "--quiet"]
-        done = subprocess.run(command, cwd=work, env=one, stdout=stream, stderr=stream, check=False)
-    return done.returncode == 0
+def run(job: Job, work: Path, runs: Path, *, threads: int) -> bool:
+    """Whether its folder is there in the end; what reports need of it is kept."""
+    began, folder = time.time(), work / job.out
+    if not folder.exists():
+        few = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
+        log = work / "logs" / f"{job.out.replace('/', '-')}.log"
+        with log.open("w", encoding="utf-8") as stream:
+            command = [str(Path(sys.executable).with_name("affinage")), *job.arguments, "--out", job.out, "--quiet"]
+            done = subprocess.run(
+                command, cwd=work, env={**os.environ, **few}, stdout=stream, stderr=stream, check=False
+            )
+        say(f"{job.out}: {time.time() - began:.0f} s" + (f", exit code {done.returncode}" if done.returncode else ""))
+        if done.returncode:
+            return False
+    keep(folder, job.out, runs)
+    return True
 
 
-def report(language: str, work: Path) -> None:
-    """`affinage report` over all that was scored, copied beside this file."""
-    folder = work / language
-    found = [p.parent.name for p in sorted(folder.glob("*/examples.json"))]
-    if not found:
-        return
-    shutil.rmtree(folder / "report", ignore_errors=True)
-    command = ["affinage", "report", *found, "--reference", "teacher", "--out", "report"]
-    subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
-    for name in ("report.json", "report.md"):
-        shutil.copy(folder / "report" / name, HERE / f"{language}-{name}")
+def say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
 
 
 if __name__ == "__main__":
-    shared, work, *names = sys.argv[1:]
-    sys.exit(main(Path(shared).resolve(), Path(work).resolve(), names or [language.name for language in LANGUAGES]))
+    sys.exit(main())

@@ -16,11 +16,12 @@ import torch
 from plain import Clock
 from shapes import FILL, LENGTH, ROWS, WARM_UP, models, tokenizer
 
+from affinage.distillation.kernels import use_kernels_
 from affinage.distillation.objective import Objective
+from affinage.models.quickening import quicken_
 from affinage.recipe import Component, Masking, Stage, Training
 from affinage.training.allocator import keep_big_buffers
 from affinage.training.arguments import training_arguments
-from affinage.training.dropout import quicken_dropout_
 from affinage.training.processes import processes
 from affinage.training.run_folder import RunFolder
 from affinage.training.trainer import SumTrainer
@@ -75,10 +76,12 @@ def main(way: str, objective: str, texts: Path, seconds: float) -> dict[str, Any
             cache = teacher_cache(stage, train, teacher, folder=folder.partial / "teacher", identity={})
         # What is measured with a cache is the epochs that read it.
         steps = math.ceil(len(train) / stage.training.batch_size / processes().num_processes)
-        quicken_dropout_(student)
+        quicken_(student)
         clock = Clock(seconds, warm_up=WARM_UP if cache is None else steps)
+        objective = Objective(student, stage.losses, teacher=teacher, cache=cache)
+        use_kernels_(objective, stage.training, tokens=math.inf, vocabulary=len(tokenizer()))  # as in a long run
         trainer = SumTrainer(
-            Objective(student, stage.losses, teacher=teacher, cache=cache),
+            objective,
             training_arguments(
                 stage.training,
                 folder=folder,

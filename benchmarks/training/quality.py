@@ -161,7 +161,7 @@ def main(text: Path, work: Path) -> None:
     )
     report_file = HERE / "quality.json"
     report_file.write_text(
-        json.dumps({"runs": found, "provenance": made.model_dump(mode="json")}, indent=1, ensure_ascii=False) + "\n",
+        json.dumps({"runs": found, "held_out_lines": HELD_OUT_LINES, "provenance": made.model_dump(mode="json")}, indent=1, ensure_ascii=False) + "\n",
         encoding="utf-8",
     )
 

@@ -109,6 +109,10 @@ class Training(_Part):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: bf16 where this CPU or GPU computes in it, and faster than in fp32"""
+    kernels: Literal["auto", "torch", "compiled", "liger"] = "auto"
+    """compiled: `soft_kl` over a vocabulary by a kernel that torch.compile makes; auto: that on a CPU, where it pays
+    back within the run and a C++ compiler is there; liger: on a CUDA GPU, layer norms and a lone `mlm` loss by the
+    kernels of the package liger-kernel"""
     logging_steps: Count = 20
     evaluations: Count = 10
     """how many times, spread evenly, the held-out score is measured and a checkpoint written"""

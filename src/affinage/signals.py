@@ -12,8 +12,22 @@ from torch import Tensor
 IGNORED = -100
 """Label of a position that no loss may count (transformers' convention)."""
 
+_BLOCK = 64
+
 Head = Literal["classes", "multi_label", "regression", "token", "span"]
 """What a task's head gives: one class, any number of labels, a value; a tag for each token; start and end of a span."""
+
+
+def in_blocks(rows: Tensor) -> Tensor:
+    """(n, …) on a CPU: with rows of zeros behind, up to a multiple of 64; elsewhere as it is.
+
+    oneDNN compiles a kernel for every new shape of a product, and keeps it: where the number of rows changes from step
+    to step, that takes longer than the products, and ever more memory.
+    """
+    missing = -len(rows) % _BLOCK
+    if rows.device.type != "cpu" or not missing:
+        return rows
+    return torch.cat([rows, rows.new_zeros(missing, *rows.shape[1:])])
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy, linear
 
+import affinage.losses.soft_labels as soft_labels
 import affinage.losses.vocabulary as vocabulary
 from affinage.losses.base import distillation_losses
 from affinage.signals import IGNORED, Batch, Signals
@@ -156,12 +157,17 @@ def test_chunks_change_neither_value_nor_gradient(name: str, entries: int, monke
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("one_pass", [False, True])
 @pytest.mark.parametrize("cached", [1, 3, 64])
 @pytest.mark.parametrize("entries", [1, VOCABULARY * 2, VOCABULARY * 100])
 def test_several_losses_at_once_are_their_weighted_sum(
-    entries: int, cached: int, monkeypatch: pytest.MonkeyPatch
+    entries: int, cached: int, one_pass: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At all tokens, at some, at none of a chunk or of the cached rows of one, in any order; against plain autograd."""
+    """At all tokens, at some, at none of a chunk or of the cached rows of one, in any order; against plain autograd.
+
+    In one pass too, as torch computes the function that is compiled elsewhere (test_compiled_kernels.py).
+    """
+    monkeypatch.setattr(soft_labels, "compiled", lambda function: function)
     monkeypatch.setattr(vocabulary, "CHUNK_ENTRIES", entries)
     monkeypatch.setattr(vocabulary, "CACHED_ROWS", cached)
     batch = batch_with("padded")
@@ -176,7 +182,14 @@ def test_several_losses_at_once_are_their_weighted_sum(
             leaves = [t.clone().requires_grad_() for t in (base.head_input, base.head_weight, base.head_bias)]
             student = replace(base, **dict(zip(HEAD, leaves, strict=True)))
             if joint:
-                weighted, totals = vocabulary.vocabulary_sums(losses, student, teacher, batch, scales)  # type: ignore[arg-type]
+                weighted, totals = vocabulary.vocabulary_sums(
+                    losses,  # type: ignore[arg-type]
+                    student,
+                    teacher,
+                    batch,
+                    scales,
+                    one_pass=one_pass,
+                )
             else:
                 each = [plain_at(loss, leaves, teacher, batch) for loss in losses]
                 weighted, totals = sum(s * t for s, t in zip(scales, each, strict=True)), torch.stack(each).detach()

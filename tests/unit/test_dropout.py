@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from affinage.training.dropout import QuickDropout, quicken_dropout_
+from affinage.models.dropout import QuickDropout, quicken_dropout_
 from tiny import tiny_model
 
 COUNT = 400_003  # no multiple of four

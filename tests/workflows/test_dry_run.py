@@ -65,6 +65,8 @@ def test_of_a_distillation(tmp_path: Path) -> None:
     assert found.tokens_per_step <= 4 * 32
     assert found.tokens_per_second == pytest.approx(found.tokens_per_step / found.step_seconds)
     assert found.training_seconds == pytest.approx(found.steps * found.step_seconds)
+    assert found.overhead_share is not None and 0 < found.overhead_share < 1
+    assert real.training.overhead_share is not None and 0 < real.training.overhead_share < 1
     assert found.utilisation == pytest.approx(found.tokens_per_second * found.flops_per_token / found.peak_flops)
     assert found.planned_memory.weights == 4 * found.student_parameters
     assert found.measured_memory_bytes > found.planned_memory.total

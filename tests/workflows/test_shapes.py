@@ -87,12 +87,3 @@ def test_students_of_more_families_are_fine_tuned_and_predict(family: str, tmp_p
     report = finetune(student, task="sentiment", data=labelled["sentiment"], out=out, overrides=STEPS, quiet=True)
     assert {score.n for score in report.scores} == {8}
     assert predict(out, ["Un film magnifique."])[0]["label"] in ("negative", "positive", "0", "1")
-
-
-def test_a_flaubert_without_a_tokenizer_json_is_refused_with_its_cure(tmp_path: Path) -> None:
-    folder = save_tiny(tmp_path, "flaubert")
-    (folder / "tokenizer.json").unlink()
-    for name in ("vocab.json", "merges.txt"):
-        (folder / name).write_text("{}", encoding="utf-8")
-    with pytest.raises(InputError, match=r"slow Python, without offsets; put a tokenizer\.json beside it"):
-        load_tokenizer(folder)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from collections.abc import Callable
 from math import ceil
 from pathlib import Path
@@ -21,6 +22,7 @@ from affinage.distillation.objective import Objective, build_losses
 from affinage.distillation.student import make_student
 from affinage.errors import InputError
 from affinage.recipe import Component, Masking, Recipe, StudentSpec, Training
+from affinage.training import trainer as trainer_module
 from affinage.training.arguments import total_steps, training_arguments
 from affinage.training.clock import Clock
 from affinage.training.interruption import StopOnInterrupt
@@ -52,12 +54,18 @@ def objective(losses: tuple[Component, ...] = LOSSES, *, dropout: float = 0.0) -
 
 
 def trainer(
-    folder: Path, model: Objective, callbacks: list[TrainerCallback] | None = None, **settings: Any
+    folder: Path,
+    model: Objective,
+    callbacks: list[TrainerCallback] | None = None,
+    *,
+    use_cpu: bool | None = None,
+    **settings: Any,
 ) -> SumTrainer:
     training = Training(**{**SETTINGS, **settings})
     set_seed(training.seed)
     run = RunFolder.open(folder / "out", identity={})
-    args = training_arguments(training, folder=run, steps=training.max_steps or 1)
+    asked = {} if use_cpu is None else {"use_cpu": use_cpu}
+    args = training_arguments(training, folder=run, steps=training.max_steps or 1, **asked)
     return SumTrainer(
         model,
         args,
@@ -284,6 +292,35 @@ def test_after_ctrl_c_a_resumed_run_ends_with_the_same_bits(tmp_path: Path) -> N
     assert model.student.lm_head.decoder.weight is model.student.roberta.embeddings.word_embeddings.weight
     losses = [[e["loss"] for e in run.state.log_history if "loss" in e and e["step"] > 6] for run in (whole, resumed)]
     assert losses[0] == losses[1] and losses[0]
+
+
+def test_batches_made_ahead_are_the_same_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on an accelerator, where a thread makes them: over epochs, accumulation, evaluations, Ctrl-C and resume."""
+    settings = {"max_steps": 2 * ceil(len(rows(tmp_path)) / 4), "gradient_accumulation_steps": 2}
+    model = objective(dropout=0.3)
+    trainer(tmp_path / "plain", model, **settings).train()
+    expected = weights(model)
+
+    made: list[Any] = []
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "synchronize", lambda: None)
+    build = trainer_module.Ahead.__init__
+
+    def noted(self: Any, items: Any, *depth: int) -> None:
+        made.append(items)
+        build(self, items, *depth)
+
+    monkeypatch.setattr(trainer_module.Ahead, "__init__", noted)
+    model, stop = objective(dropout=0.3), StopOnInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        train(trainer(tmp_path / "ahead", model, [At(4, interrupt), stop], use_cpu=True, **settings), None, stop=stop)
+    model = objective(dropout=0.3)
+    torch.manual_seed(12345)
+    checkpoint = tmp_path / "ahead" / "out.partial" / "checkpoints" / "checkpoint-4"
+    trainer(tmp_path / "ahead", model, use_cpu=True, **settings).train(resume_from_checkpoint=str(checkpoint))
+    assert len(made) >= 3  # of each epoch, and once more of the one that was interrupted
+    assert same(expected, weights(model))
+    assert not [thread for thread in threading.enumerate() if thread.name == "batches ahead"]
 
 
 def test_the_last_checkpoint_is_loaded_and_not_trained_on(tmp_path: Path) -> None:

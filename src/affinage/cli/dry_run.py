@@ -41,6 +41,7 @@ def _rows(found: "DryRun") -> list[tuple[str, str]]:
         ("optimizer steps", "unknown" if found.steps is None else f"{found.steps:,}"),
         ("real tokens of a step", f"{found.tokens_per_step:,.0f}"),
         (f"seconds of a step, median of {found.steps_timed}", f"{found.step_seconds:.3g}"),
+        ("% of it for data, masks and logs", _percent(found.overhead_share)),
         ("tokens/s", f"{found.tokens_per_second:,.0f}"),
         ("arithmetic of a token", shown_flops(found.flops_per_token)),
         (f"% of {shown_flops(found.peak_flops)}/s used ({found.peak_source})", f"{100 * found.utilisation:.0f}"),
@@ -55,6 +56,10 @@ def _corpus_label(found: "DryRun") -> str:
     if not found.corpus_estimated:
         return "corpus, tokens to train on, counted"
     return f"corpus, tokens to train on, estimated from {100 * (found.corpus_share or 0):.2g} % of its bytes"
+
+
+def _percent(share: float | None) -> str:
+    return "unknown" if share is None else f"{100 * share:.1f}"
 
 
 def _time(seconds: float | None) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch.utils.data import Dataset, Sampler
 from affinage.data.collate import pad_rows
 from affinage.data.encoding import Row
 from affinage.data.features import Target
+from affinage.data.padding import round_length
 
 Item = tuple[Row, Target]
 
@@ -34,15 +36,21 @@ class LabelledRows(Dataset[Item]):
     def __getitem__(self, index: int) -> Item:
         return self.rows[index], self.targets[index]
 
-    @property
+    @cached_property
     def lengths(self) -> list[int]:
         """Tokens of every row."""
         return [len(row.input_ids) for row in self.rows]
 
+    @cached_property
+    def longest(self) -> int:
+        """Tokens of the longest row."""
+        return max(self.lengths)
+
     def collate(self, items: Sequence[Item]) -> dict[str, Tensor]:
         """One padded batch."""
         rows, targets = zip(*items, strict=True)
-        return pad_rows(rows, pad_id=self.pad_id, with_types=self.with_types, labels=targets)
+        length = round_length(rows, most=self.longest)
+        return pad_rows(rows, pad_id=self.pad_id, with_types=self.with_types, labels=targets, length=length)
 
 
 class LengthGroups(Sampler[int]):

@@ -13,15 +13,20 @@ from affinage.signals import IGNORED
 
 
 def pad_rows(
-    rows: Sequence[Row], *, pad_id: int, with_types: bool = False, labels: Sequence[Target] | None = None
+    rows: Sequence[Row],
+    *,
+    pad_id: int,
+    with_types: bool = False,
+    labels: Sequence[Target] | None = None,
+    length: int | None = None,
 ) -> dict[str, Tensor]:
-    """One batch, padded on the right to its longest row: the keyword arguments of a transformers model.
+    """One batch, padded on the right to its longest row or to `length`: the keyword arguments of a transformers model.
 
     Gives `input_ids`, `attention_mask` (B, T), `token_type_ids` (B, T) if `with_types` (only for models that have
     them), and of `labels`: `labels` (B,), (B, T) or, where several classes may hold, (B, C), float32 where the targets
     are no whole numbers; or `start_positions` and `end_positions` (B,).
     """
-    arrays = row_inputs(rows, pad_id=pad_id, with_types=with_types)
+    arrays = row_inputs(rows, pad_id=pad_id, with_types=with_types, length=length)
     batch = {name: torch.from_numpy(array) for name, array in arrays.items()}
     if labels is None:
         return batch

@@ -1,6 +1,7 @@
 """Dynamic masking for masked language models: which tokens are hidden, and by what."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from math import ceil
 
 import numpy as np
@@ -29,6 +30,11 @@ class Masker:
         if (self.weights is None) != (self.masking.smoothing is None):
             raise ValueError("masking.smoothing needs weights, and weights need masking.smoothing")
 
+    @cached_property
+    def _drawable(self) -> Ids:
+        """Ids that a random replacement may be."""
+        return np.flatnonzero(~self.special)
+
     def __call__(self, ids: Ids, rng: np.random.Generator) -> tuple[Ids, Ids]:
         """(T,) ids -> (T,) masked ids and (T,) labels, IGNORED where nothing is to be guessed."""
         candidates = np.flatnonzero(~self.special[ids])
@@ -42,7 +48,7 @@ class Masker:
         draw = rng.random(len(chosen))
         masked[chosen[draw < self.masking.mask]] = self.mask_id
         replaced = chosen[(draw >= self.masking.mask) & (draw < self.masking.mask + self.masking.random)]
-        masked[replaced] = rng.choice(np.flatnonzero(~self.special), size=len(replaced))
+        masked[replaced] = self._drawable[rng.integers(len(self._drawable), size=len(replaced))]
         return masked, labels
 
     def _evenly(self, ids: Ids, candidates: Ids, rng: np.random.Generator) -> Ids:
@@ -65,14 +71,13 @@ class Masker:
 
     def _whole_words(self, ids: Ids, candidates: Ids, wanted: int, rng: np.random.Generator) -> Ids:
         """Positions of random whole words until `wanted` tokens are reached; the last word may exceed it."""
-        word = np.cumsum(self.starts_word[ids] | self.special[ids])[candidates]
-        chosen: list[Ids] = []
-        count = 0
-        for number in rng.permutation(np.unique(word)):
-            if count >= wanted:
-                break
-            chosen.append(candidates[word == number])
-            count += len(chosen[-1])
+        word = np.cumsum(self.starts_word[ids] | self.special[ids])[candidates]  # ascending
+        first = np.flatnonzero(np.diff(word, prepend=-1))
+        lengths = np.diff(first, append=len(word))
+        order = rng.permutation(len(first))
+        before = np.cumsum(lengths[order]) - lengths[order]
+        taken = order[before < wanted]
+        chosen = [candidates[first[number] : first[number] + lengths[number]] for number in taken]
         return np.concatenate(chosen) if chosen else candidates[:0]
 
 

@@ -15,9 +15,21 @@ def padded(rows: Sequence[Ints], length: int, filler: int) -> Ints:
     return out
 
 
-def row_inputs(rows: Sequence[Row], *, pad_id: int, with_types: bool) -> dict[str, Ints]:
-    """`input_ids`, `attention_mask` and, if `with_types`, `token_type_ids`: (B, T), T of the longest row."""
-    length = max(len(row.input_ids) for row in rows)
+def round_length(rows: Sequence[Row], *, most: int) -> int:
+    """Tokens of the longest row, rounded up to a multiple of 8, but not above `most`.
+
+    Every new shape costs the kernels that oneDNN compiles for it, which is more than eight tokens do.
+    """
+    return max(longest := _longest(rows), min(-(-longest // 8) * 8, most))
+
+
+def _longest(rows: Sequence[Row]) -> int:
+    return max(len(row.input_ids) for row in rows)
+
+
+def row_inputs(rows: Sequence[Row], *, pad_id: int, with_types: bool, length: int | None = None) -> dict[str, Ints]:
+    """`input_ids`, `attention_mask` and, if `with_types`, `token_type_ids`: (B, T), T the longest row's or `length`."""
+    length = _longest(rows) if length is None else length
     arrays = {
         "input_ids": padded([row.input_ids for row in rows], length, pad_id),
         "attention_mask": padded([np.ones(len(row.input_ids), np.int64) for row in rows], length, 0),

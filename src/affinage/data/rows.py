@@ -62,14 +62,18 @@ class PackedRows(Dataset[Item]):
         epoch, row = index
         variants = self.masker.masking.variants
         variant = epoch if variants is None else epoch % variants
-        ids, segments = [], []
-        for number, piece in enumerate(self._rows[row], start=1):
-            begin, end = self._pieces[piece]
-            text = np.concatenate([[self.cls_id], self.store.ids[begin:end], [self.sep_id]]).astype(np.int64)
-            ids.append(text)
-            segments.append(np.full(len(text), number))
-        masked, labels = self.masker(np.concatenate(ids), np.random.default_rng((self.seed, variant, row)))
-        return masked, np.concatenate(segments), labels, (variant, row)
+        ends = self._pieces[self._rows[row]].tolist()
+        length = sum(end - begin + 2 for begin, end in ends)
+        ids, segments = np.empty(length, np.int64), np.empty(length, np.int64)
+        at = 0
+        for number, (begin, end) in enumerate(ends, start=1):
+            behind = at + end - begin + 2
+            ids[at], ids[behind - 1] = self.cls_id, self.sep_id
+            ids[at + 1 : behind - 1] = self.store.ids[begin:end]
+            segments[at:behind] = number
+            at = behind
+        masked, labels = self.masker(ids, np.random.default_rng((self.seed, variant, row)))
+        return masked, segments, labels, (variant, row)
 
     def collate(self, items: Sequence[Item]) -> dict[str, Tensor]:
         """Items -> (B, row_length) `input_ids`, `segments`, `labels`, padded, and (B, 2) `places`: variant and row."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from affinage.data.batches import LengthGroups
 from affinage.data.collate import pad_rows
 from affinage.data.encoding import Row
 from affinage.data.features import Target
+from affinage.data.padding import round_length
 from affinage.signals import Batch
 
 Item = tuple[int, Row, Target]
@@ -38,14 +40,25 @@ class TaughtRows(Dataset[Item]):
 
     def sampler(self, seed: int) -> LengthGroups:
         """The order in which training takes the rows."""
-        return LengthGroups([len(row.input_ids) for row in self.rows], self.batch_size, seed)
+        return LengthGroups(self.lengths, self.batch_size, seed)
+
+    @cached_property
+    def lengths(self) -> list[int]:
+        """Tokens of every row."""
+        return [len(row.input_ids) for row in self.rows]
+
+    @cached_property
+    def longest(self) -> int:
+        """Tokens of the longest row."""
+        return max(self.lengths)
 
     def collate(self, items: Sequence[Item]) -> dict[str, Tensor]:
         """One padded batch: `input_ids`, `attention_mask`, `labels`, `places` (B,) numbers of the rows, and
         `token_type_ids` where the models take them, `context` (B, T) where an answer is looked for.
         """
         places, rows, targets = zip(*items, strict=True)
-        batch = pad_rows(rows, pad_id=self.pad_id, with_types=self.with_types, labels=targets)
+        length = round_length(rows, most=self.longest)
+        batch = pad_rows(rows, pad_id=self.pad_id, with_types=self.with_types, labels=targets, length=length)
         if "start_positions" in batch:
             batch["labels"] = torch.stack([batch.pop("start_positions"), batch.pop("end_positions")], 1)
             context = np.zeros(batch["input_ids"].shape, dtype=bool)

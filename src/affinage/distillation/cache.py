@@ -59,7 +59,11 @@ class TeacherCache:
             self._states = np.memmap(folder / "states.bin", self._dtype, "r+", shape=self._shape)
             self._sums = np.memmap(folder / "checksums.bin", np.uint32, "r+", shape=(self._shape[0], 2))
         except OSError as error:
-            raise InputError(f"teacher cache '{folder}' cannot be made: {error.strerror or error}") from None
+            reason = error.strerror or error
+            raise InputError(
+                f"teacher cache '{folder}' cannot be made: {reason}; make room, choose another --out, or leave the "
+                "cache out (--set teacher_cache=off)"
+            ) from None
 
     @property
     def tokens(self) -> int:

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 import affinage.losses  # noqa: F401  (registers every loss)
 from affinage.data.rows import to_batch
 from affinage.distillation.cache import TeacherCache
+from affinage.distillation.liger import fuse_norms_, with_liger
 from affinage.errors import InputError
 from affinage.losses.base import DistillationLoss, Shape, Shaped, distillation_losses
 from affinage.losses.vocabulary import VocabularyLoss, vocabulary_sums
@@ -125,8 +126,18 @@ class Objective(nn.Module):
         self.register_buffer("weights", torch.tensor([c.weight for c in components]), persistent=False)
         self._teacher: tuple[PreTrainedModel, ...] = () if teacher is None else (_frozen(teacher),)
         self._cache = cache
+        self._one_pass = False
         self._needs: frozenset[str] = frozenset().union(*(loss.needs for loss in self._losses))
         self._teacher_needs: frozenset[str] = frozenset().union(*(loss.teacher_needs for loss in self._losses))
+
+    def compile_(self) -> None:
+        """Let torch compile what it makes one kernel of: vocabulary losses."""
+        self._one_pass = True
+
+    def use_liger_(self) -> None:
+        """Compute what Liger has kernels for by them: norms of student and teachers, `mlm` where it is alone."""
+        fuse_norms_(self.student, *self._teacher)
+        self._losses = with_liger(self._losses)
 
     def counts(self, inputs: dict[str, Tensor]) -> Tensor:
         """(K,) places each loss sums over."""
@@ -166,7 +177,9 @@ class Objective(nn.Module):
         joint = {k: loss for k, loss in enumerate(self._losses) if isinstance(loss, VocabularyLoss)}
         if joint:
             at = list(joint)
-            weighted, totals[at] = vocabulary_sums(list(joint.values()), ours, theirs, batch, scales[at])
+            weighted, totals[at] = vocabulary_sums(
+                list(joint.values()), ours, theirs, batch, scales[at], one_pass=self._one_pass
+            )
         for k, loss in enumerate(self._losses):
             if k not in joint:
                 total = loss(ours, theirs, batch).total

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from affinage.losses.base import distillation_losses
+from affinage.losses.compiling import compiled
 from affinage.losses.vocabulary import VocabularyLoss
 from affinage.signals import IGNORED, Batch
 
@@ -24,6 +25,23 @@ def soft_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """(n,) tau**2 * KL(p || q) of logits (n, V)."""
     log_p, log_q = log_softmax(teacher / temperature, -1), log_softmax(student / temperature, -1)
     return temperature**2 * (log_p.exp() * (log_p - log_q)).sum(-1)
+
+
+def soft_kl_in_one_pass(
+    student: Tensor, teacher: Tensor, biases: tuple[Tensor, Tensor], temperature: float, scale: Tensor
+) -> tuple[Tensor, Tensor]:
+    """(n,) soft_kl of logits (n, V) that still lack their `biases` (V,), and (n, V) `scale` () times its gradient by
+    the student's, in the precision of the logits given.
+
+    Written for torch.compile, which makes few passes over each row of it: maxima, sums, gradient.
+    """
+    x, y = (student.float() + biases[0]) / temperature, (teacher.float() + biases[1]) / temperature
+    most_x, most_y = x.amax(-1, keepdim=True), y.amax(-1, keepdim=True)
+    q, p = (x - most_x).exp(), (y - most_y).exp()
+    sum_q, sum_p = q.sum(-1, keepdim=True), p.sum(-1, keepdim=True)
+    apart = (p * (y - x)).sum(-1, keepdim=True) / sum_p  # sum of p (log p - log q), without their normalisers
+    value = temperature**2 * (apart + most_x + sum_q.log() - most_y - sum_p.log())
+    return value[:, 0], (scale * temperature * (q / sum_q - p / sum_p)).to(student.dtype)
 
 
 def reverse_soft_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -82,10 +100,18 @@ class SoftKL(_SoftLabels):
     def of_logits(self, student: Tensor, teacher: Tensor | None, labels: Tensor | None) -> tuple[Tensor, Tensor]:
         """In closed form, because it is computed at every token: the gradient is tau * (q - p)."""
         assert teacher is not None
-        log_p, log_q = (log_softmax(logits / self.temperature, -1) for logits in (teacher, student))
-        p = log_p.exp()
+        teacher, student = teacher.div_(self.temperature), student.div_(self.temperature)
+        log_p, log_q = log_softmax(teacher, -1), log_softmax(student, -1)
+        p = torch.exp(log_p, out=teacher)
         value = self.temperature**2 * torch.linalg.vecdot(p, log_p.sub_(log_q)).sum()
         return value, log_q.exp_().sub_(p).mul_(self.temperature)
+
+    def in_one_pass(
+        self, student: Tensor, teacher: Tensor, biases: tuple[Tensor, Tensor], scale: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """As `soft_kl_in_one_pass`, compiled."""
+        found: tuple[Tensor, Tensor] = compiled(soft_kl_in_one_pass)(student, teacher, biases, self.temperature, scale)
+        return found
 
 
 @distillation_losses.register("reverse_soft_kl", source="Delestre & Amar 2022, arXiv:2205.11111, eq. 10 as printed")

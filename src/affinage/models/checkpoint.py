@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +22,7 @@ from transformers import (
 )
 
 from affinage.errors import InputError
+from affinage.models.flaubert_tokenizer import flaubert_tokenizer, needs_building
 from affinage.models.layout import class_names, dropout_settings, layout_of, position_offset
 from affinage.models.packed import without_cache_
 from affinage.models.shipped import located
@@ -66,15 +66,13 @@ def read_config(name_or_path: str | Path) -> PretrainedConfig:
 
 
 def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerFast:
-    """The fast tokenizer of a model. Raises: InputError where it is missing, slow, or lacks a pad token."""
-    folder = str(located(name_or_path))
-    merges, whole = (os.path.isfile(os.path.join(folder, name)) for name in ("merges.txt", "tokenizer.json"))
-    if merges and not whole and read_config(folder).model_type == "flaubert":
-        raise InputError(
-            f"model '{name_or_path}': FlauBERT's tokenizer is Moses and a BPE in slow Python, without offsets; put a "
-            "tokenizer.json beside it: a BPE of the library tokenizers from the same vocab.json and merges.txt, "
-            "compared with the slow one on text of yours"
-        )
+    """The fast tokenizer of a model; FlauBERT's slow one as a BPE.
+
+    Raises: InputError where it is missing, slow, or lacks a pad token.
+    """
+    folder = Path(located(name_or_path))
+    if folder.is_dir() and needs_building(folder, read_config(folder).model_type):
+        return flaubert_tokenizer(folder)
     tokenizer = _read(name_or_path, lambda name: AutoTokenizer.from_pretrained(name), file="tokenizer_config.json")
     if not tokenizer.is_fast:
         raise InputError(f"model '{name_or_path}': its tokenizer has no fast version (no tokenizer.json, no offsets)")

@@ -14,7 +14,7 @@ from transformers.activations import ACT2FN
 from affinage.models.layout import layout_of, position_offset, tensor_of, widths_of
 from affinage.models.packed import NoCache, attention_mask, texts_kept_apart
 from affinage.models.parts import Layout
-from affinage.signals import Batch, Signals
+from affinage.signals import Batch, Signals, in_blocks
 
 
 def forward_masked_lm(model: PreTrainedModel, batch: Batch, needs: frozenset[str]) -> Signals:
@@ -103,10 +103,9 @@ def _head_transform(model: PreTrainedModel, layout: Layout, hidden: Tensor) -> T
     if not layout.head_dense:
         return hidden
     name = "gelu" if layout.head_activation is None else getattr(model.config, layout.head_activation)
-    transformed: Tensor = model.get_submodule(layout.head_norm)(
-        ACT2FN[name](model.get_submodule(layout.head_dense)(hidden))
-    )
-    return transformed
+    dense = model.get_submodule(layout.head_dense)(in_blocks(hidden))
+    transformed: Tensor = model.get_submodule(layout.head_norm)(ACT2FN[name](dense))
+    return transformed[: len(hidden)]
 
 
 def _projection(model: PreTrainedModel, layout: Layout) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from affinage.models.attention import BOOLEAN_MASKS
 from affinage.models.layout import layout_of
 from affinage.signals import Batch
 
@@ -88,7 +89,7 @@ def _same_text(segments: Tensor) -> Tensor:
 
 def _as_taken(model: PreTrainedModel, seen: Tensor) -> Tensor:
     """(B, 1, T, T): bool, or added to the scores, as the attention kernel takes it."""
-    if model.config._attn_implementation == "sdpa":
+    if model.config._attn_implementation in BOOLEAN_MASKS:
         return seen[:, None]
     dtype = next(model.parameters()).dtype
     return torch.zeros_like(seen, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)[:, None]

@@ -155,6 +155,8 @@ class TrainingRun(_Part):
     tokens: int
     """real tokens seen, padding not counted"""
     seconds: float
+    overhead_share: float | None = None
+    """of training time, for anything but forward, backward and update: data, masks, logs; since it was last taken up"""
     losses: dict[str, float] = {}
     """means over the last logged steps"""
     held_out: dict[str, float] = {}

@@ -53,12 +53,14 @@ def load(name_or_path: str | Path, *, task: str | None = None, threads: int | No
     if is_exported(name_or_path):
         return _load_exported(Path(name_or_path), task=task, threads=threads)
     from affinage.models.checkpoint import check_fit, load_masked_lm, load_task_model, load_tokenizer, read_config
+    from affinage.models.flaubert_tokenizer import refuse_differing
     from affinage.runtime.kind import kind_of
 
     config = read_config(name_or_path)
     kind = kind_of(config, where=str(name_or_path), task=task)
     tokenizer = load_tokenizer(name_or_path)
     check_fit(tokenizer, config, where=name_or_path)
+    refuse_differing(tokenizer, where=name_or_path, what="the runtime")
     model = load_masked_lm(name_or_path)[0] if kind == "fill_mask" else load_task_model(name_or_path, kind)
     return predictor_of(model, tokenizer, kind=kind, task=task)
 

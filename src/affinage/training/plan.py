@@ -148,7 +148,7 @@ def memory(work: Workload, *, devices: int = 1, fused_dropout: bool = True) -> M
         teacher=_WEIGHT * work.teacher.parameters if work.teacher else 0,
         copies=copies + (_WEIGHT * parameters if devices > 1 else 0),
         activations=work.tokens * _activation_bytes(work, fused_dropout),
-        # both models' logits, their two log-distributions, one distribution and a temporary, in float32
+        # at most, as on a GPU in float32: both models' logits, these with biases, their two log-distributions
         logits=6 * 4 * chunk,
     )
 

@@ -56,7 +56,7 @@ class RunFolder:
             if not noted.is_file():
                 write_durably(noted, text)
         except OSError as error:
-            raise InputError(f"output folder '{out}' cannot be made: {error.strerror or error}") from None
+            raise _unmade(out, error) from None
         return folder
 
     @contextmanager
@@ -130,7 +130,7 @@ def written_aside(out: Path | str, *, overwrite: bool = False) -> Iterator[Path]
         work.mkdir(parents=True)
         aside.mkdir()
     except OSError as error:
-        raise InputError(f"output folder '{out}' cannot be made: {error.strerror or error}") from None
+        raise _unmade(out, error) from None
     try:
         yield aside
         make_durable(aside)
@@ -154,7 +154,13 @@ def refuse_existing(out: Path | str, *, overwrite: bool) -> None:
             _mend(out)
             raise InputError(f"output folder '{out}' exists; choose another --out, or replace it with --overwrite")
     except OSError as error:
-        raise InputError(f"output folder '{out}' cannot be made: {error.strerror or error}") from None
+        raise _unmade(out, error) from None
+
+
+def _unmade(out: Path, error: OSError) -> InputError:
+    """What is said of an output folder that the system refuses."""
+    reason = error.strerror or error
+    return InputError(f"output folder '{out}' cannot be made: {reason}; choose another --out, or mend that")
 
 
 def _partial(out: Path) -> Path:

@@ -15,6 +15,7 @@ from affinage.data.rows import PackedRows
 from affinage.data.streamed import Rows
 from affinage.data.taught import TaughtRows
 from affinage.models.storage import STOCK, fill_, read_weights, save_training
+from affinage.training.ahead import Ahead
 from affinage.training.cadence import LogWithCheckpoints, TellEpoch
 from affinage.training.sharding import compute_as_ddp_, gathered, in_pieces
 
@@ -77,6 +78,30 @@ class SumTrainer(Trainer):
         self._scores, self._held_out = scores, held_out
         self._logged = torch.zeros(len(self.losses.names), dtype=torch.float64)
         self._logged_steps: set[int] = set()
+        self._ahead: tuple[Iterator[Any], Ahead[Any]] | None = None
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As the Trainer; no thread that makes batches outlives it."""
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            self._leave_ahead()
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Any]:
+        """The batches of a step. With an accelerator the next ones are made meanwhile; a CPU has no time left over."""
+        if torch.accelerator.is_available():
+            if self._ahead is None or self._ahead[0] is not epoch_iterator:
+                self._leave_ahead()
+                self._ahead = epoch_iterator, Ahead(epoch_iterator)
+            return super().get_batch_samples(self._ahead[1], num_batches, device)
+        return super().get_batch_samples(epoch_iterator, num_batches, device)
+
+    def _leave_ahead(self) -> None:
+        if self._ahead is not None:
+            self._ahead[1].close()
+            self._ahead = None
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[Any]:
         return self._sampler

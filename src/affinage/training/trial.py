@@ -5,9 +5,10 @@ from statistics import median
 from typing import Any
 
 import torch
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from affinage.training.hardware import published
+from affinage.training.overhead import Overhead
 from affinage.training.processes import processes
 
 STEPS = 10
@@ -21,10 +22,11 @@ LONG_SECONDS = 120.0
 _CPU_SIZE, _GPU_SIZE, _PRODUCTS = 1536, 8192, 5
 
 
-class StepClock(TrainerCallback):
+class StepClock(Overhead):
     """Seconds of each optimizer step, from the end of the one before: its data, masks and log included."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._stamps: list[float] = []
 
     @property
@@ -40,6 +42,7 @@ class StepClock(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         _wait()
+        super().on_step_end(args, state, control, **kwargs)
         self._stamps.append(time.perf_counter())
         # Several processes would have to agree on when to stop.
         spent = self._stamps[-1] - self._stamps[0]

@@ -22,24 +22,27 @@ from affinage.data.rows import PackedRows
 from affinage.data.streamed import Rows
 from affinage.data.streams import Stream
 from affinage.data.tokens import TokenStore
+from affinage.distillation.kernels import use_kernels_
 from affinage.distillation.objective import Objective
 from affinage.errors import InputError
 from affinage.evaluation.pseudo_perplexity import pseudo_perplexity
 from affinage.models.freezing import frozen_below
+from affinage.models.quickening import quicken_
 from affinage.recipe import Stage
 from affinage.report.report import TrainingRun
 from affinage.training.allocator import keep_big_buffers
 from affinage.training.arguments import total_steps, training_arguments
 from affinage.training.clock import Clock
 from affinage.training.curves import curves
-from affinage.training.dropout import quicken_dropout_
 from affinage.training.guards import Guard
 from affinage.training.interruption import StopOnInterrupt
+from affinage.training.overhead import Overhead
 from affinage.training.processes import processes
 from affinage.training.progress import RichProgress
 from affinage.training.resume import train
 from affinage.training.run_folder import RunFolder
 from affinage.training.sharding import make_whole_
+from affinage.training.threads import settle_threads
 from affinage.training.trainer import SumTrainer
 from affinage.training.writing import writing
 from affinage.workflows.streamed_rows import counted_text, streamed_rows
@@ -85,7 +88,8 @@ def corpus_rows(
         counted = None if stage.masking.smoothing is None else counted_text(stream, tokenizer, folder)
         packed = _packing(tokenizer, stage, counted)
         return CorpusRows(*streamed_rows(stream, tokenizer, stage, packed=packed, folder=folder))
-    log.info("tokenising %d corpus files", len(files))
+    if not (folder / "held_out" / "done.json").is_file():
+        log.info("tokenising %d corpus file%s", len(files), "" if len(files) == 1 else "s")
     with processes().main_process_first(), writing("the tokenised corpus", folder):
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / "lock"):  # another run over the same text may be at it
@@ -155,10 +159,13 @@ def train_stage(
     InputError where that is because of the `teacher`.
     """
     keep_big_buffers()
-    quicken_dropout_(objective.student)
+    settle_threads()
+    quicken_(objective.student)
     settings = stage.training
     steps = total_steps(settings, len(rows.train), processes=processes().num_processes)
-    stop, clock = StopOnInterrupt(), Clock(folder.partial / "seconds")
+    a_step = settings.batch_size * settings.gradient_accumulation_steps * settings.row_length
+    use_kernels_(objective, settings, tokens=steps * a_step, vocabulary=len(tokenizer))
+    stop, clock, overhead = StopOnInterrupt(), Clock(folder.partial / "seconds"), Overhead()
     trainer = SumTrainer(
         objective,
         training_arguments(settings, folder=folder, steps=steps),
@@ -166,6 +173,7 @@ def train_stage(
         held_out=rows.held_out,
         tokenizer=tokenizer,
         callbacks=[
+            overhead,
             stop,
             clock,
             RichProgress(label, quiet=quiet),
@@ -190,6 +198,7 @@ def train_stage(
         steps=steps,
         tokens=rows.train.tokens_in(seen),
         seconds=clock.seconds,
+        overhead_share=overhead.share,
         losses=_last(trainer.state.log_history, objective.names),
         held_out={key[5:]: v for key, v in held_out.items() if key.startswith("eval_")},
         curves=curves(trainer.state.log_history, {name: name for name in ("loss", *objective.names)}),

@@ -13,6 +13,7 @@ from affinage.data.corpus import corpus_files, fingerprints
 from affinage.data.rows import PackedRows
 from affinage.data.streams import Stream, as_stream
 from affinage.data.token_cache import token_folder
+from affinage.distillation.kernels import check_kernels
 from affinage.distillation.objective import Objective, build_losses, fit_losses
 from affinage.distillation.student import check_continued, make_student
 from affinage.errors import InputError
@@ -154,6 +155,7 @@ def read_given(
     stage = plan.only_stage("distil")
     losses = build_losses(stage.losses, teacher=True)
     computes_in_bf16(stage.training.precision)
+    check_kernels(stage.training.kernels)
     files = corpus_files(corpus)
     stream = as_stream(files, stage)
     check_teacher_cache(stage, losses, streamed=stream is not None)

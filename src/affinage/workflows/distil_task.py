@@ -23,6 +23,7 @@ from affinage.training.model_folder import write_model_folder
 from affinage.training.processes import processes
 from affinage.training.run_folder import RunFolder, refuse_existing
 from affinage.workflows.distil import distil
+from affinage.workflows.found import made_from
 from affinage.workflows.general_stages import check_in_turn
 from affinage.workflows.joined_training import joined
 from affinage.workflows.task_cache import logits_cache
@@ -139,7 +140,7 @@ def distil_task(
         models=(
             model_entry(student, name="student", path=out, base=teacher),
             *(
-                model_entry(model, name=name, path=path, folder=located(place))
+                model_entry(model, name=name, path=path, base=made_from(place), folder=located(place))
                 for name, path, place, model in zip(found.teachers, paths, teachers.names, teachers.models, strict=True)
             ),
         ),

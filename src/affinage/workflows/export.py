@@ -27,6 +27,7 @@ from affinage.models.checkpoint import (
     read_config,
     weights_fingerprint,
 )
+from affinage.models.flaubert_tokenizer import refuse_differing
 from affinage.training.run_folder import RunFolder, refuse_existing
 
 log = logging.getLogger(__name__)
@@ -98,6 +99,7 @@ def export(
     kind = kind_of(config, where=str(model), task=task)
     tokenizer = load_tokenizer(model)
     check_fit(tokenizer, config, where=model)
+    refuse_differing(tokenizer, where=model, what="the runtime")
     network = load_masked_lm(model)[0] if kind == "fill_mask" else load_task_model(model, kind)
     facts = facts_of(network, tokenizer, kind, task=task)
     length = min(LONGEST, max_length(config), tokenizer.model_max_length)

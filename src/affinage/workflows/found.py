@@ -43,8 +43,8 @@ class Found:
 
     @property
     def base(self) -> str:
-        """What a fine-tuned folder, or a baseline's, was made from; distilled for a task: also by which recipe;
-        compressed: what the model that was compressed had been made from, and by which steps.
+        """What a fine-tuned folder, or a baseline's, was made from; distilled for a task: what its teacher had been
+        made from, and by which recipe; compressed: what the compressed model had been made from, and by which steps.
 
         Raises: InputError where it is not said.
         """
@@ -58,8 +58,12 @@ class Found:
             steps = [entry for entry in self.report.ledger[1:] if not entry.undone]
             trained = [f"{entry.title} ({entry.recovery_steps} steps)" if entry.recovery_steps else entry.title
                        for entry in steps]  # fmt: skip
-            return f"{_made_from(Path(base))} with {' + '.join(trained) or 'nothing'}"
-        return f"{base} by {Recipe.load(self.path / 'recipe.yaml').name}" if self.for_task else base
+            return f"{made_from(base) or base} with {' + '.join(trained) or 'nothing'}"
+        if not self.for_task:
+            return base
+        teachers = self.report.models[1:]
+        origin = (teachers[0].base if teachers else None) or base
+        return f"{origin} by {Recipe.load(self.path / 'recipe.yaml').name}"
 
 
 @dataclass(frozen=True)
@@ -164,13 +168,13 @@ def refuse_unpaired(first: Scored, second: Scored) -> None:
         )
 
 
-def _made_from(tuned: Path) -> str:
-    """What the fine-tuned model of a compression was made from: it is the same over tasks and seeds."""
+def made_from(tuned: str | Path) -> str | None:
+    """What a fine-tuned model was made from, which is the same over tasks and seeds; None where no report says it."""
     try:
-        report = Report.from_json((tuned / "report.json").read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, InputError):
-        return str(tuned)
-    return (report.models[0].base if report.models else None) or str(tuned)
+        report = Report.from_json((Path(tuned) / "report.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, InputError):
+        return None
+    return report.models[0].base if report.models else None
 
 
 def _files(folder: Path) -> list[Path]:

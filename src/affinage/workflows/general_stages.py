@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, set_seed
 
 from affinage.data.corpus import corpus_files, fingerprints
 from affinage.data.streams import as_stream
+from affinage.distillation.kernels import check_kernels
 from affinage.distillation.objective import build_losses, fit_losses
 from affinage.distillation.student import make_student
 from affinage.models.checkpoint import load_masked_lm, load_tokenizer, weights_fingerprint
@@ -119,6 +120,7 @@ def check_in_turn(teacher: str | Path, plan: Recipe, init_from: str | Path | Non
     for stage in plan.stages:
         losses = build_losses(stage.losses, teacher=True)
         computes_in_bf16(stage.training.precision)
+        check_kernels(stage.training.kernels)
         set_seed(stage.training.seed)
         if student is None or stage.assistant is not None:
             student, _ = make_student(teaching, stage.assistant or plan.student)

@@ -23,8 +23,16 @@ def joined(stages: Sequence[tuple[str, TrainingRun]]) -> TrainingRun:
         steps=before,
         tokens=sum(run.tokens for _, run in stages),
         seconds=sum(run.seconds for _, run in stages),
+        overhead_share=_mean_overhead([run for _, run in stages]),
         losses={f"{name}: {key}": value for name, run in stages for key, value in run.losses.items()},
         held_out={f"{name}: {key}": value for name, run in stages for key, value in run.held_out.items()},
         curves=curves,
         findings=tuple(finding for _, run in stages for finding in run.findings),
     )
+
+
+def _mean_overhead(runs: Sequence[TrainingRun]) -> float | None:
+    """Weighted by their seconds; None where one of them does not know its own."""
+    total = sum(run.seconds for run in runs)
+    known = [run.overhead_share * run.seconds for run in runs if run.overhead_share is not None]
+    return sum(known) / total if total and len(known) == len(runs) else None

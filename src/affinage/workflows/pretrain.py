@@ -14,6 +14,7 @@ from affinage.data.pieces import parts_in
 from affinage.data.streams import Stream, as_stream
 from affinage.data.token_cache import token_folder
 from affinage.data.vocabulary import train_unigram, train_vocabulary, with_token_types
+from affinage.distillation.kernels import check_kernels
 from affinage.distillation.objective import Objective, build_losses
 from affinage.errors import InputError
 from affinage.evaluation.footprint import model_entry
@@ -142,6 +143,7 @@ def read_given(
     stage = plan.only_stage("pretrain")
     build_losses(stage.losses, teacher=False)
     computes_in_bf16(stage.training.precision)
+    check_kernels(stage.training.kernels)
     files = corpus_files(corpus)
     if in_pairs(stage):
         check_next_sentence(plan.student.architecture or "")

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, set_seed
 from affinage.data.examples import Example
 from affinage.data.features import encode, stride_for
 from affinage.data.unlabelled import read_unlabelled
+from affinage.distillation.kernels import check_kernels
 from affinage.distillation.objective import build_losses, fit_losses
 from affinage.distillation.student import check_continued
 from affinage.distillation.task_student import make_task_student
@@ -122,6 +123,7 @@ def read_given(
     for stage in plan.stages:
         losses.append(build_losses(stage.losses, teacher=True, on="task"))
         computes_in_bf16(stage.training.precision)
+        check_kernels(stage.training.kernels)
         check_logits_cache(stage)
         for key in ("assistant", "freeze"):
             if getattr(stage, key) is not None:

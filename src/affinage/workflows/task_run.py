@@ -15,6 +15,8 @@ from affinage.data.encoding import Row
 from affinage.data.examples import Example, SpanExample
 from affinage.data.features import encode, fitted, stride_for, targets
 from affinage.data.task import Task, load_task
+from affinage.distillation.kernels import check_kernels
+from affinage.distillation.liger import fuse_norms_
 from affinage.errors import InputError
 from affinage.evaluation.evaluator import (
     Evaluation,
@@ -27,6 +29,8 @@ from affinage.evaluation.evaluator import (
 )
 from affinage.evaluation.metrics import metric
 from affinage.models.checkpoint import check_fit, load_tokenizer, max_length, read_config, weights_fingerprint
+from affinage.models.flaubert_tokenizer import refuse_differing
+from affinage.models.quickening import quicken_
 from affinage.recipe import Recipe, StudentSpec, Training
 from affinage.report.provenance import provenance
 from affinage.report.report import Provenance, TrainingRun
@@ -34,14 +38,15 @@ from affinage.training.allocator import keep_big_buffers
 from affinage.training.arguments import computes_in_bf16
 from affinage.training.clock import Clock
 from affinage.training.curves import curves
-from affinage.training.dropout import quicken_dropout_
 from affinage.training.guards import Guard
 from affinage.training.interruption import StopOnInterrupt
+from affinage.training.overhead import Overhead
 from affinage.training.processes import processes
 from affinage.training.progress import RichProgress
 from affinage.training.resume import train
 from affinage.training.run_folder import RunFolder
 from affinage.training.task_trainer import Score, TaskTrainer
+from affinage.training.threads import settle_threads
 from affinage.workflows.labelled_data import TaskData, data_fingerprints, training_data
 
 log = logging.getLogger(__name__)
@@ -165,9 +170,12 @@ def read_planned_run(
     began = time.perf_counter()
     wanted = load_task(task)
     computes_in_bf16(training.precision)
+    check_kernels(training.kernels)
     config = read_config(model)
     tokenizer = load_tokenizer(model)
     check_fit(tokenizer, config, where=model)
+    if wanted.kind in ("token", "span"):
+        refuse_differing(tokenizer, where=model, what=f"task '{wanted.name}'")
     length = row_length(training, max_length(config), model)
     examples = training_data(wanted, data, columns=columns)
     rows = encode(tokenizer.backend_tokenizer, examples.train, max_length=length, stride=stride_for(length))
@@ -200,11 +208,14 @@ def train_task_model(
     training = run.training
     set_seed(training.seed)
     keep_big_buffers()
-    quicken_dropout_(model)
+    settle_threads()
+    quicken_(model)
+    if training.kernels == "liger":
+        fuse_norms_(model)
     rows = LabelledRows(
         run.rows, targets(run.data.train, run.rows, run.data.labels), pad_id(run.tokenizer), takes_types(model)
     )
-    stop, clock = StopOnInterrupt(), Clock(folder.partial / "seconds")
+    stop, clock, overhead = StopOnInterrupt(), Clock(folder.partial / "seconds"), Overhead()
     trainer = TaskTrainer(
         model,
         training,
@@ -214,6 +225,7 @@ def train_task_model(
         metric=run.task.metrics[0],
         processes=processes().num_processes,
         callbacks=[
+            overhead,
             stop,
             clock,
             RichProgress(title, quiet=quiet),
@@ -231,6 +243,7 @@ def train_task_model(
         steps=trainer.state.global_step,
         tokens=int(trainer.state.num_input_tokens_seen),
         seconds=clock.seconds,
+        overhead_share=overhead.share,
         losses={} if last_loss is None else {loss: last_loss},
         held_out={} if trainer.state.best_metric is None else {run.task.metrics[0]: trainer.state.best_metric},
         curves=curves(trainer.state.log_history, {"loss": loss}),

@@ -21,6 +21,7 @@ from affinage.distillation.objective import build_losses, head_of
 from affinage.distillation.task_objective import TaskObjective
 from affinage.evaluation.evaluator import pad_id, takes_types
 from affinage.models.checkpoint import max_length
+from affinage.models.quickening import quicken_
 from affinage.models.storage import read_weights
 from affinage.recipe import Stage
 from affinage.report.report import TrainingRun
@@ -29,14 +30,15 @@ from affinage.training.arguments import total_steps
 from affinage.training.clock import Clock
 from affinage.training.curves import curves
 from affinage.training.distil_task_trainer import DistilTaskTrainer
-from affinage.training.dropout import quicken_dropout_
 from affinage.training.guards import Guard
 from affinage.training.interruption import StopOnInterrupt
+from affinage.training.overhead import Overhead
 from affinage.training.processes import processes
 from affinage.training.progress import RichProgress
 from affinage.training.resume import train
 from affinage.training.run_folder import RunFolder
 from affinage.training.sharding import make_whole_
+from affinage.training.threads import settle_threads
 from affinage.workflows.task_run import TaskRun, row_length
 
 log = logging.getLogger(__name__)
@@ -89,9 +91,12 @@ class StageRun:
         settings, scored = self.stage.training, predicts(self.stage) and not self.keep_last
         set_seed(settings.seed)
         keep_big_buffers()
-        quicken_dropout_(student)
+        settle_threads()
+        quicken_(student)
         objective = TaskObjective(student, self.stage.losses, teachers=self.teachers, cache=self.cache)
-        stop, clock = StopOnInterrupt(), Clock(self.folder.partial / "seconds")
+        if settings.kernels == "liger":
+            objective.use_liger_()
+        stop, clock, overhead = StopOnInterrupt(), Clock(self.folder.partial / "seconds"), Overhead()
         trainer = DistilTaskTrainer(
             objective,
             settings,
@@ -103,6 +108,7 @@ class StageRun:
             metric=self.run.task.metrics[0],
             processes=processes().num_processes,
             callbacks=[
+                overhead,
                 stop,
                 clock,
                 RichProgress(self.stage.name, quiet=quiet),
@@ -119,7 +125,8 @@ class StageRun:
         make_whole_(objective)
         if trainer.best_checkpoint is not None:
             _take_weights_(student, trainer.best_checkpoint)
-        return _told(trainer.state, clock.seconds, objective.names, guard)
+        told = _told(trainer.state, clock.seconds, objective.names, guard)
+        return told.model_copy(update={"overhead_share": overhead.share})
 
 
 def _take_weights_(student: PreTrainedModel, checkpoint: Path) -> None:

@@ -14,17 +14,18 @@ from affinage.data.sample import Sample
 from affinage.data.streams import Stream
 from affinage.distillation.objective import Objective
 from affinage.models.layout import layout_of
+from affinage.models.quickening import quicken_
 from affinage.recipe import Recipe
 from affinage.report.provenance import cpu_name
 from affinage.runtime.memory import peak_memory_bytes
 from affinage.training.allocator import keep_big_buffers
 from affinage.training.arguments import computes_in_bf16, total_steps, training_arguments
-from affinage.training.dropout import quicken_dropout_
 from affinage.training.guards import Guard
 from affinage.training.plan import Memory, flops_per_token, memory
 from affinage.training.processes import processes
 from affinage.training.progress import RichProgress
 from affinage.training.run_folder import RunFolder
+from affinage.training.threads import settle_threads
 from affinage.training.trainer import SumTrainer
 from affinage.training.trial import STEPS, StepClock, peak_flops
 from affinage.workflows.corpus_stage import CorpusRows, corpus_rows
@@ -59,6 +60,8 @@ class DryRun:
     steps_timed: int
     step_seconds: float
     """median of them"""
+    overhead_share: float | None
+    """of their time, for anything but forward, backward and update: data, masks, logs"""
     tokens_per_second: float
     flops_per_token: float
     peak_flops: float
@@ -107,8 +110,11 @@ def trial_run(
     Raises: InputError as the run itself would before it trains; CheckFailed where a guard of the recipe would stop it.
     """
     keep_big_buffers()
-    quicken_dropout_(objective.student)
+    settle_threads()
+    quicken_(objective.student)
     stage = recipe.stages[0]
+    if stage.training.kernels == "liger":
+        objective.use_liger_()
     count = processes().num_processes
     # Of a sample, half is enough to train on, and whatever the share there is text in both parts.
     read = stage if text.taken is None else stage.model_copy(update={"held_out": 0.5})
@@ -157,6 +163,7 @@ def trial_run(
         tokens_per_step=per_step,
         steps_timed=len(clock.seconds),
         step_seconds=clock.median_seconds,
+        overhead_share=clock.share,
         tokens_per_second=speed,
         flops_per_token=flops,
         peak_flops=peak,

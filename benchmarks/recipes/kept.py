@@ -1,0 +1,107 @@
+"""What is kept of a run so that a report can be made without it: its figures, its recipe, its examples' scores.
+
+No weights, no texts: some kilobytes a run, committed under `runs/`. A later session goes on from them.
+"""
+
+import gzip
+import json
+import shutil
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+
+from affinage.evaluation.example_scores import NAME
+
+HERE = Path(__file__).parent
+RUNS = HERE / "runs"
+WORD = f"{NAME}.gz"
+SECONDS = "seconds.json"
+"""median time of an optimizer step, from the run's own log"""
+BESIDE = "distilcamembert"
+"""the system that the second report compares with: the plain triple loss"""
+
+
+def is_kept(out: str, runs: Path = RUNS) -> bool:
+    """Whether the scores of this run are."""
+    return (runs / out / WORD).is_file()
+
+
+def keep(folder: Path, out: str, runs: Path = RUNS) -> None:
+    """Keep what reports read of a finished run; what is kept already stays, so that scores are of one training."""
+    place = runs / out
+    if place.exists() and not (place / SECONDS).exists():  # kept before they were
+        keep_seconds(folder, place)
+    if place.exists() or not (folder / "report.json").is_file():
+        return
+    aside = place.with_name(f"{place.name}.making")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    if report["training"]:
+        report["training"]["curves"] = {}
+    (aside / "report.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    if (folder / "recipe.yaml").is_file():
+        shutil.copy(folder / "recipe.yaml", aside)
+    if (folder / NAME).is_file():
+        packed = gzip.compress((folder / NAME).read_bytes(), mtime=0)  # the same bytes each time
+        (aside / WORD).write_bytes(packed)
+    keep_seconds(folder, aside)
+    aside.rename(place)
+
+
+def keep_seconds(folder: Path, place: Path) -> None:
+    """Write the median time of a step beside what is kept; stages count by their steps.
+
+    Evaluations and checkpoints fall between few of the logged points, and the median leaves these out. Runs go side by
+    side, each on one thread: what matters is the ratio to a run of another recipe on the same task.
+    """
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    steps, seconds = 0, 0.0
+    for logs in {file.parent for file in (folder / "runs").rglob("events*")}:
+        events = EventAccumulator(str(logs))
+        events.Reload()
+        points = events.Scalars("train/loss") if "train/loss" in events.Tags()["scalars"] else []
+        each = [
+            (later.wall_time - point.wall_time) / (later.step - point.step)
+            for point, later in pairwise(points)
+            if later.step > point.step
+        ]
+        if each:
+            steps += points[-1].step
+            seconds += median(each) * points[-1].step
+    if steps:
+        text = json.dumps({"step_seconds": round(seconds / steps, 4), "steps": steps})
+        (place / SECONDS).write_text(text + "\n", encoding="utf-8")
+
+
+def report(language: str, work: Path, runs: Path = RUNS, to: Path = HERE) -> bool:
+    """`affinage report` over all that is kept of a language, beside the teacher and beside the plain triple loss,
+    written to `to`; False where the teacher has no score yet.
+    """
+    folder = work / f"report-{language}"
+    shutil.rmtree(folder, ignore_errors=True)
+    if not (runs / language).is_dir():
+        return False
+    shutil.copytree(runs / language, folder / "runs")
+    for file in folder.glob(f"runs/*/{WORD}"):
+        file.with_name(NAME).write_bytes(gzip.decompress(file.read_bytes()))
+        file.unlink()
+    if not any(folder.glob(f"runs/teacher-*/{NAME}")):
+        return False
+    program = Path(sys.executable).with_name("affinage")
+    for reference in ("teacher", BESIDE):
+        command = [program, "report", "runs", "--reference", reference, "--out", f"beside-{reference}"]
+        if subprocess.run(command, cwd=folder, check=reference == "teacher", stdout=subprocess.DEVNULL).returncode:
+            continue  # it has not run yet
+        made = folder / f"beside-{reference}"
+        if reference == "teacher":
+            for name in ("report.json", "report.md"):
+                shutil.copy(made / name, to / f"{language}-{name}")
+        else:
+            found = json.loads((made / "report.json").read_text(encoding="utf-8"))["comparisons"]
+            text = json.dumps(found, indent=1)
+            (to / f"{language}-beside-{reference}.json").write_text(text + "\n", encoding="utf-8")
+    return True
