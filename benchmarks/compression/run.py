@@ -31,7 +31,7 @@ def main(arguments: argparse.Namespace) -> int:
     print(f"{len(wanted)} jobs, {len(wanted) - len(todo)} done or left out, {left}")
     if arguments.dry_run:
         return 0
-    prepare(arguments.shared.resolve(), work, {job.language.name for job in todo})
+    prepare(arguments.shared.resolve(), work)
     failed = tuned(todo, work, steps=arguments.tuning_steps)
     failed += run_all([job for job in todo if not missing(job, work)], work, results, recover=arguments.recover)
     print(f"{sum((results / job.out).exists() for job in wanted)} of {len(wanted)} results are there")
@@ -48,21 +48,9 @@ def estimate(results: Path, count: int) -> str:
     return f", about {hours:.1f} hours of {os.cpu_count()} cores at {sum(seconds) / len(seconds):.0f} s a job"
 
 
-def prepare(shared: Path, work: Path, languages: set[str]) -> None:
-    """Data, slices and the English teacher as the comparison of recipes has them; SQuAD 2.0 beside."""
-    work.mkdir(parents=True, exist_ok=True)
-    sys.path.insert(0, str(HERE.parent / "recipes"))
-    if "en" in languages:
-        import importlib.util
-
-        spec = importlib.util.spec_from_file_location("recipes_run", HERE.parent / "recipes" / "run.py")
-        assert spec and spec.loader
-        sys.modules.pop("jobs", None)  # theirs, not ours
-        recipes = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(recipes)
-        recipes.prepare(shared, work)
-    (work / "fr").mkdir(exist_ok=True)
-    (work / "en").mkdir(exist_ok=True)
+def prepare(shared: Path, work: Path) -> None:
+    """Links to the French data, where the comparison of recipes has them; English is laid out by it alone."""
+    (work / "fr").mkdir(parents=True, exist_ok=True)
     links = {"fr/reviews": "fr/sentiment/reviews", "fr/wikineural": "fr/ner/wikineural", "fr/piaf": "fr/qa/piaf"}
     for ours, theirs in links.items():
         if not (work / ours).exists():
@@ -78,7 +66,7 @@ def tuned(todo: list[Job], work: Path, *, steps: int | None) -> list[str]:
             if (work / out).exists():
                 continue
             if job.language.name == "en":
-                failed.append(f"{out}: run benchmarks/recipes/run.py for it first")
+                failed.append(f"{out}: benchmarks/recipes/run.py SHARED WORK en makes it, in the same WORK")
                 continue
             command = ["finetune", f"shipped:{model}", "--task", job.task.name, "--data", job.task.data, "--out", out,
                        "--seed", str(job.seed), "--set", f"training.learning_rate={FINETUNE[job.language.name]}",
