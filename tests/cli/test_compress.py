@@ -1,6 +1,7 @@
 """`affinage compress` and `affinage list compressors` on the command line."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -73,3 +74,19 @@ def test_compressors_are_listed(command: Command) -> None:
     assert found["qat-int8"]["trained"] and not found["int8"]["trained"]
     shown = command("list", "compressors")  # long names are folded where the terminal is narrow
     assert "paradigm" in shown and "svd" in shown and "int8" in shown
+
+
+def test_a_budget_is_read_before_anything_else(place: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = sorted(place.rglob("*"))
+    model = ("compress", "tuned", "--out", "out", "--budget")
+    assert "Did you mean 'latency'" in command(*model, "latancy<=0.5x", code=2)
+    assert "nothing that is to become smaller" in command(*model, "drop<=1pt", code=2)
+    assert "name a task and its rows" in command(*model, "size<=0.5x", code=2)
+    assert "say what to do, once" in command(*model, "size<=0.5x", "--with", "int8", code=2)
+    assert "--most-lost is of a plan" in command(*model, "size<=0.5x", "--most-lost", "0.1", code=2)
+    assert "goes with --budget" in command(
+        "compress", "tuned", "--out", "out", "--with", "int8", "--storage", "x", code=2
+    )
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    assert "pip install 'affinage[search]'" in command(*model, "size<=0.5x", code=2)
+    assert sorted(place.rglob("*")) == before

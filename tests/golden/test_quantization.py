@@ -335,3 +335,20 @@ def test_onnx_runtime_reads_tables_as_they_are_stored() -> None:
     tensors = {"w": packed.codes, "s": packed.scale.float(), "z": packed.zero_points}
     found = onnx_runtime([("GatherBlockQuantized", ["w", "x", "s", "z"], ["y"], more)], {"x": ids}, tensors)
     np.testing.assert_allclose(found[..., :20], packed.read()[ids], atol=1e-6)
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 7])
+@pytest.mark.parametrize("outputs", [1, 5, 16])
+def test_narrow_maps_are_multiplied_exactly(width: int, outputs: int) -> None:
+    """A factor of rank 1 has one input; torch 2.13 leaves its integer product unwritten."""
+    weight, x = RNG.normal(size=(outputs, width)), RNG.normal(size=(3, width))
+    made = static_int8_linear(linear_of(weight, RNG.normal(size=outputs)), float(x.min()), float(x.max()))
+    scale, zero = float(made.input_scale), int(made.input_zero_point)
+    q = np.clip(np.rint(x / np.float32(scale)) + zero, 0, 255)
+    sums = (q - zero) @ made.codes.numpy().astype(np.float64).T
+    assert made.bias is not None
+    expected = sums * scale * made.scale.numpy() + made.bias.detach().numpy()
+    for _ in range(2):
+        with torch.no_grad():
+            said = made(torch.tensor(x, dtype=torch.float32))
+        assert np.allclose(said.numpy(), expected, rtol=1e-4, atol=1e-6)

@@ -25,6 +25,20 @@ def compress(
     plan: Annotated[
         Path | None, typer.Option("--plan", metavar="FILE", help="Steps, recovery and limits in YAML.")
     ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option("--budget", metavar="LIMITS", help='Search a plan: "latency<=0.5x, size<=20MB, drop<=1pt".'),
+    ] = None,
+    tries: Annotated[
+        int, typer.Option("--tries", metavar="N", min=1, help="Of a budget: plans that are looked at without training.")
+    ] = 48,
+    finalists: Annotated[
+        int, typer.Option("--finalists", metavar="N", min=1, help="Of these: recovered, measured and scored.")
+    ] = 8,
+    storage: Annotated[
+        str | None,
+        typer.Option("--storage", metavar="URL", help="Database by which workers share a search. Default: a file."),
+    ] = None,
     task: Annotated[
         str | None, typer.Option("--task", metavar="TASK", help="What the model is fine-tuned for.")
     ] = None,
@@ -41,7 +55,7 @@ def compress(
             "--recover",
             metavar="N",
             min=0,
-            help="Optimizer steps of distillation from MODEL after each step. Default: 0.",
+            help="Steps of distillation from MODEL after each step (default 0); with --budget, of each plan (300).",
         ),
     ] = None,
     recipe: Annotated[
@@ -71,19 +85,25 @@ def compress(
 
     An interrupted run resumes after its last whole step when the same command is given again.
 
+    With --budget, plans are searched (needs the extra [search]): many looked at without training, the best of them
+    recovered, timed beside MODEL and scored on the valid part. Costs in x (of MODEL's), ms, MB; loss in pt or %.
+
     \b
     affinage compress runs/sentiment --with int8 --out runs/int8
     affinage compress runs/sentiment --with trim-vocabulary --with int8 --task sentiment --data reviews/ --out runs/s
     affinage compress runs/sentiment --with prune-heads:keep=0.5 --recover 300 --task sentiment --data r/ --out runs/h
     affinage compress runs/sentiment --plan plan.yaml --task sentiment --data reviews/ --out runs/small
+    affinage compress runs/sentiment --budget "latency<=0.5x, drop<=1pt" --task sentiment --data reviews/ --out runs/s
     """
     from affinage.compression.plan import Plan, step_of
     from affinage.recipe import parse_overrides
     from affinage.strict_yaml import scalar
     from affinage.workflows.compress import compress as run
 
-    if (plan is None) == (not steps):
-        raise InputError("say what to do, once: steps with --with NAME, or a file with --plan FILE")
+    if sum((plan is not None, bool(steps), budget is not None)) != 1:
+        raise InputError(
+            "say what to do, once: steps with --with NAME, a file with --plan FILE, or a search with --budget LIMITS"
+        )
     asked: dict[str, Any] = {
         "recover": recover,
         "recipe": recipe,
@@ -93,20 +113,34 @@ def compress(
         "settings": {key: scalar(value) for key, value in parse_overrides(settings or ()).items()} or None,
     }
     changes = {key: value for key, value in asked.items() if value is not None}
+    given: dict[str, Any] = {
+        "out": out,
+        "task": task,
+        "data": data,
+        "corpus": corpus or (),
+        "columns": columns_of(columns),
+        "overwrite": overwrite,
+        "quiet": quiet,
+        "command": ctx.obj,
+    }
+    if budget is not None:
+        from affinage.compression.budget import Budget
+        from affinage.compression.search import Effort
+        from affinage.workflows.compress_search import compress_to_budget
+
+        if most_lost is not None:
+            raise InputError('--most-lost is of a plan\'s steps; with a budget say it there: "…, drop<=1pt"')
+        limits = Budget.parse(budget)
+        base = Plan.of({"steps": ["int8"], "recover": 300, **changes}, where="the options")
+        effort = Effort(tries=tries, finalists=finalists)
+        report = compress_to_budget(model, budget=limits, base=base, effort=effort, storage=storage, **given)
+        show_report(report, as_json=as_json, out=out, quiet=quiet)
+        return
+    if storage is not None:
+        raise InputError("--storage is of a search: it goes with --budget")
     if plan is not None:
         whole = Plan.load(plan, changes)
     else:
         whole = Plan.of({"steps": [step_of(text) for text in steps or ()], **changes}, where="the options")
-    report = run(
-        model,
-        plan=whole,
-        out=out,
-        task=task,
-        data=data,
-        corpus=corpus or (),
-        columns=columns_of(columns),
-        overwrite=overwrite,
-        quiet=quiet,
-        command=ctx.obj,
-    )
+    report = run(model, plan=whole, **given)
     show_report(report, as_json=as_json, out=out, quiet=quiet)

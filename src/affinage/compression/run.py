@@ -112,7 +112,7 @@ def run_plan(
             log.info("step %d of %d: %s", number, len(plan.steps), step.title)
             began = time.perf_counter()
             steps = plan.recovery_of(number - 1, made)
-            after = _applied(made, state, ways, number, steps)
+            after = _recovered(made, state, ways, number, steps)
             entry = _entry(number, step.title, ways.measured(after), began=began, recovery_steps=steps)
             allowed, standing = plan.allowed_loss(number - 1), _standing(ledger).score
             lost = 0.0 if entry.score is None or standing is None else standing - entry.score
@@ -129,21 +129,22 @@ def run_plan(
     return state, tuple(ledger)
 
 
-def _applied(made: AnyCompressor, state: State, ways: Ways, number: int, steps: int) -> State:
-    resources = ways.resources(state)
-    trained: TrainedCompressor | None = None
+def applied(made: AnyCompressor, state: State, resources: Resources) -> State:
+    """What a method makes of the state, before any training."""
     if isinstance(made, ChangesTokenizer):
-        state = State(*made.apply_with_tokenizer(state.model, state.tokenizer, resources))
-    elif isinstance(made, TrainedCompressor):
-        trained = made
-        state = State(made.prepare(state.model, resources), state.tokenizer)
-    else:
-        state = State(made.apply(state.model, resources), state.tokenizer)
+        return State(*made.apply_with_tokenizer(state.model, state.tokenizer, resources))
+    if isinstance(made, TrainedCompressor):
+        return State(made.prepare(state.model, resources), state.tokenizer)
+    return State(made.apply(state.model, resources), state.tokenizer)
+
+
+def _recovered(made: AnyCompressor, state: State, ways: Ways, number: int, steps: int) -> State:
+    """The state after a method and `steps` optimizer steps of recovery, as step `number` of the plan."""
+    trained = made if isinstance(made, TrainedCompressor) else None
+    state = applied(made, state, ways.resources(state))
     if steps:
         state = ways.recovered(state, number, steps, trained)
-    if trained is not None:
-        state = State(trained.finish(state.model), state.tokenizer)
-    return state
+    return state if trained is None else State(trained.finish(state.model), state.tokenizer)
 
 
 def _entry(number: int, title: str, measured: Measured, *, began: float, recovery_steps: int = 0) -> LedgerEntry:

@@ -1,4 +1,4 @@
-"""A report on several systems as one HTML page that needs nothing else: no script, no font, no file, no network."""
+"""A report on several systems as one HTML page that needs nothing else: no file, no network; script only to sort."""
 
 import re
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from itertools import groupby
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from affinage.report.frontier_page import COLUMNS, frontiers_of, sort_script
 from affinage.report.plots import Plot, plots_of
 from affinage.report.report import Comparison, Report
 from affinage.report.sentences import (
@@ -40,6 +41,8 @@ def report_html(report: Report) -> str:
     """The page. Whatever comes from the report is escaped."""
     text = (resources.files("affinage") / "assets" / TEMPLATE).read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    frontiers = frontiers_of(report)
+    text_of_script, digest = sort_script()
     *tables, sources = tables_of(report) if report.sources else [*tables_of(report), None]
     return environment.from_string(text).render(
         title=title_of(report),
@@ -47,6 +50,9 @@ def report_html(report: Report) -> str:
         tiles={model.name: tiles_of(report, model.name) for model in report.models[1:]},
         tables=tables,
         sources=sources,
+        frontiers=frontiers,
+        frontier_columns=COLUMNS,
+        script=(Markup(text_of_script), Markup(digest)) if frontiers else None,
         plots=plots_of(report),
         drawn=_drawn,
         spans=_spans,

@@ -64,7 +64,7 @@ def score_bars(report: Report) -> list[Plot]:
         group = [s for s in report.scores if (s.task, s.metric) == (task, metric)]
         group.sort(key=lambda s: order.get(s.model, -1))
         names = [s.model if is_system(report, s) else s.model.replace(" of ", "\nof ") for s in group]
-        with _drawing(3.8, 0.7 + 0.48 * len(group), f"scores-{task}") as (axes, finished):
+        with drawing(3.8, 0.7 + 0.48 * len(group), f"scores-{task}") as (axes, finished):
             for row, score in enumerate(group):
                 _bar(axes, row, score, SERIES[order[score.model] % len(SERIES)] if is_system(report, score) else FLOOR)
             axes.set_yticks(range(len(group)), names)
@@ -93,7 +93,7 @@ def kept_against_speed(report: Report) -> list[Plot]:
         if not points:
             continue
         fastest = max(speeds[c.model].ratio for c in rows)
-        with _drawing(4.6, 3.6, title) as (axes, finished):
+        with drawing(4.6, 3.6, title) as (axes, finished):
             axes.axhline(100, color=SOFT, linewidth=0.8, linestyle=(0, (4, 3)))
             axes.plot([1], [100], marker="*", markersize=11, color=INK, linestyle="none", label=report.models[0].name)
             tasks = list(dict.fromkeys(c.task for c in rows))
@@ -129,7 +129,7 @@ def loss_curves(report: Report) -> list[Plot]:
         if source.training is None or not names:
             continue
         told = []
-        with _drawing(3.8, 2.9, f"losses-{number}") as (axes, finished):
+        with drawing(3.8, 2.9, f"losses-{number}") as (axes, finished):
             for place, name in enumerate(names):
                 curve = source.training.curves[name]
                 steps, values = zip(*curve, strict=True)
@@ -191,7 +191,7 @@ def _legend(axes: Axes, handles: Sequence[Artist], labels: Sequence[str], *, col
 
 
 @contextmanager
-def _drawing(width: float, height: float, name: str) -> Iterator[tuple[Axes, list[str]]]:
+def drawing(width: float, height: float, name: str) -> Iterator[tuple[Axes, list[str]]]:
     """Axes to draw on, of that many inches; afterwards the list holds the SVG."""
     finished: list[str] = []
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):

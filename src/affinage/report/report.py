@@ -5,6 +5,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from affinage.errors import InputError
+from affinage.report.frontier import Variant
 from affinage.report.ledger import LedgerEntry, ledger_table
 from affinage.report.speed import markdown, speed_tables
 
@@ -239,6 +240,8 @@ class Report(_Part):
     training: TrainingRun | None = None
     ledger: tuple[LedgerEntry, ...] = ()
     """of a compression: the model as it was, then every step"""
+    variants: tuple[Variant, ...] = ()
+    """of a search, or an experiment: what was tried, the model as it was included"""
     notes: tuple[str, ...] = ()
     """what a reader of the scores must know of the data, in sentences"""
     sources: tuple[Source, ...] = ()

@@ -38,8 +38,12 @@ class Table:
 
 def report_markdown(report: Report) -> str:
     """The report as a page of Markdown."""
+    from affinage.report.frontier_page import COLUMNS, frontiers_of  # which draws, and needs matplotlib for it
+
     facts = "\n".join(f"- {fact}" for fact in facts_of(report))
-    blocks = [f"# {title_of(report)}", facts, *(table.to_markdown() for table in tables_of(report)), made_by(report)]
+    found = [Table(f.title, COLUMNS, tuple(tuple(c.text for c in r.cells) for r in f.rows), (f.lead, *f.notes))
+             for f in frontiers_of(report)]  # fmt: skip
+    blocks = [f"# {title_of(report)}", facts, *(t.to_markdown() for t in [*found, *tables_of(report)]), made_by(report)]
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from affinage.errors import InputError
 from affinage.evaluation.example_scores import NAME
+from affinage.report.frontier import Variant
 from affinage.report.html import report_html
 from affinage.report.provenance import provenance
 from affinage.report.report import Comparison, Cost, Latency, Report, Score, Source, Speedup
@@ -72,6 +73,7 @@ def collect(folders: Sequence[str | Path], *, reference: str | None = None, comm
         notes=(*told, *notes),
         latency=_latency(timed, systems),
         speedups=_speedups(timed, systems),
+        variants=_variants(systems),
         costs=_costs(timed, systems),
         comparisons=(*comparisons, *averages.comparisons),
         sources=tuple(_source(one, name) for one, name in systems.found),
@@ -122,6 +124,20 @@ def _speedups(timed: Sequence[Found], systems: Systems) -> tuple[Speedup, ...]:
                 changed = {"model": reference, "reference": model, **ratios}
             rows.append(row.model_copy(update=changed))
     return tuple(rows)
+
+
+def _variants(systems: Systems) -> tuple[Variant, ...]:
+    """What searches tried. A name that two of them have on a task is told apart by the folder."""
+    found: dict[tuple[str, str], Variant] = {}
+    for one, _ in systems.found:
+        for variant in one.report.variants:
+            key = (variant.task, variant.name)
+            if key not in found:
+                found[key] = variant
+            elif not variant.reference and found[key] != variant:
+                name = f"{variant.name} ({one.path.name})"
+                found[variant.task, name] = variant.model_copy(update={"name": name})
+    return tuple(found.values())
 
 
 def _costs(timed: Sequence[Found], systems: Systems) -> tuple[Cost, ...]:

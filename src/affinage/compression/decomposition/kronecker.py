@@ -41,8 +41,15 @@ class Kronecker:
         maps, table = chosen_parts(made, self.parts, method="kronecker")
         if table is not None:
             self._check("the embeddings", (table.embedding_dim,), self.block)
-        for path, module in maps.items():
-            self._check(path, (module.in_features, module.out_features), self.block**2)
+        refused = ""
+        for path, module in list(maps.items()):
+            try:
+                self._check(path, (module.in_features, module.out_features), self.block**2)
+            except InputError as error:  # an earlier cut may leave maps of any size: those stay whole
+                refused = refused or str(error)
+                del maps[path]
+        if refused and (not maps or self.terms >= self.block**2):
+            raise InputError(refused)
         if table is not None:
             replace_embedding_(made, self._embedding(table))
         for path, module in maps.items():

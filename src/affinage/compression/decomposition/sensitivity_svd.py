@@ -2,7 +2,7 @@
 
 import logging
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
 import torch
@@ -44,7 +44,7 @@ class SensitivitySVD:
     parts: Parts = "all"
 
     needs: ClassVar[frozenset[str]] = frozenset({"gradients"})
-    traits: ClassVar[Traits] = FACTORED
+    traits: ClassVar[Traits] = replace(FACTORED, leaves=frozenset({"factored", "uneven"}))
 
     def apply(self, model: PreTrainedModel, resources: Resources) -> PreTrainedModel:
         made: PreTrainedModel = deepcopy(model).eval()

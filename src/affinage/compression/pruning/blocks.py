@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from affinage.compression.base import Resources, Traits, compressors
 from affinage.compression.pruning.choice import Share
-from affinage.compression.pruning.sparsity import SPARSE, check_blocks, made_sparse, matrices, smallest_of_all
+from affinage.compression.pruning.sparsity import SPARSE, filled_by_blocks, made_sparse, matrices, smallest_of_all
 from affinage.errors import InputError
 
 Size = Annotated[int, Field(ge=1)]
@@ -35,8 +35,7 @@ class PruneBlocks:
     traits: ClassVar[Traits] = SPARSE
 
     def apply(self, model: PreTrainedModel, resources: Resources) -> PreTrainedModel:
-        found = matrices(model, embeddings=False)
-        check_blocks(found, self.rows, self.columns, ("rows", "columns"))
+        found = filled_by_blocks(matrices(model, embeddings=False), self.rows, self.columns, ("rows", "columns"))
         scores = {
             path: largest_in_blocks(module.weight.detach(), self.rows, self.columns) for path, module in found.items()
         }
@@ -60,8 +59,7 @@ class PruneNM:
     def apply(self, model: PreTrainedModel, resources: Resources) -> PreTrainedModel:
         if self.n >= self.m:
             raise InputError(f"n={self.n} of m={self.m} leaves everything: n is to be less than m")
-        found = matrices(model, embeddings=False)
-        check_blocks(found, 1, self.m, ("rows", "m"))
+        found = filled_by_blocks(matrices(model, embeddings=False), 1, self.m, ("rows", "m"))
         return made_sparse(
             model, {path: all_but(module.weight.detach(), self.n, self.m) for path, module in found.items()}
         )

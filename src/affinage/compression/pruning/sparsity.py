@@ -1,5 +1,6 @@
 """Which single weights, or blocks of them, go; and the modules that store what stays."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 
@@ -12,6 +13,8 @@ from affinage.compression.pruning.choice import removed
 from affinage.errors import InputError
 from affinage.models.modules.sparse import SparseLinear, sparse_embedding, sparse_linear
 from affinage.models.replacing import linears, replace_embedding_, replace_module_, word_embedding_path
+
+log = logging.getLogger(__name__)
 
 SPARSE = Traits("pruning", takes=frozenset({"dense", "uneven"}), leaves=frozenset({"sparse"}))
 
@@ -86,11 +89,26 @@ def with_zeros(model: PreTrainedModel) -> PreTrainedModel:
     return made
 
 
-def check_blocks(modules: Mapping[str, nn.Module], rows: int, columns: int, what: Sequence[str]) -> None:
-    """Raises: InputError where blocks (rows, columns) do not fill a weight; `what`: the parameters that say so."""
+def filled_by_blocks(
+    modules: Mapping[str, nn.Linear | nn.Embedding], rows: int, columns: int, what: Sequence[str]
+) -> dict[str, nn.Linear | nn.Embedding]:
+    """Those whose weight blocks (rows, columns) fill; an earlier cut may leave others, which stay as they are.
+
+    Raises: InputError where there is none; `what`: the parameters that say how large blocks are.
+    """
+    found = {}
+    problem = ""
     for path, module in modules.items():
-        weight = module.weight
-        assert isinstance(weight, Tensor)
-        for size, by, name in zip(weight.shape, (rows, columns), what, strict=True):
-            if size % by:
-                raise InputError(f"{name}={by} does not divide the {size} of '{path}' {tuple(weight.shape)}")
+        wrong = [
+            f"{name}={by} does not divide the {size} of '{path}' {tuple(module.weight.shape)}"
+            for size, by, name in zip(module.weight.shape, (rows, columns), what, strict=True)
+            if size % by
+        ]
+        problem = problem or "".join(wrong[:1])
+        if not wrong:
+            found[path] = module
+    if not found:
+        raise InputError(problem)
+    if len(found) < len(modules):
+        log.info("%d of %d matrices stay whole: %s", len(modules) - len(found), len(modules), problem)
+    return found

@@ -18,7 +18,6 @@ from affinage.compression.quantization.places import (
     no_linear,
     quantized,
 )
-from affinage.errors import InputError
 from affinage.models.modules.base import Compressed
 from affinage.models.modules.codebook import CodebookEmbedding, CodebookLinear, CodebookMatrix, codebook_matrix
 from affinage.models.modules.matrix import packed_embedding, packed_linear
@@ -61,7 +60,7 @@ class ProductQuantizedEmbeddings:
     """Word and position embeddings cut into pieces, each the nearest entry of its place's book. Smaller, not faster."""
 
     width: int = 4
-    """numbers in a piece; it divides the width of the table"""
+    """numbers in a piece, at most: the widest that divides the table's width, which is any where it is a factor's"""
     entries: int = 256
     """of a book, 2 to 256; a quarter of the table's rows where that is fewer"""
 
@@ -81,14 +80,10 @@ class ProductQuantizedEmbeddings:
         return quantized(model, Parts(encoder=False, heads=False), no_linear, make_table, method="pq-embeddings")
 
     def matrix(self, weight: Tensor, seed: int) -> CodebookMatrix:
-        """The table (V, H) as codes and books. Raises: InputError where pieces of `width` do not fill a row."""
+        """The table (V, H) as codes and books."""
         rows, cols = weight.shape
-        if cols % self.width:
-            raise InputError(
-                f"pq-embeddings: rows of {cols} numbers cannot be cut into pieces of {self.width}; set width to a "
-                f"divisor of {cols}"
-            )
+        width = next(size for size in range(min(self.width, cols), 0, -1) if cols % size == 0)
         entries = min(self.entries, max(2, rows // 4))
-        pieces = weight.detach().unflatten(1, (-1, self.width))
+        pieces = weight.detach().unflatten(1, (-1, width))
         found = [cluster_vectors(pieces[:, j], entries, seed=seed + j) for j in range(pieces.shape[1])]
         return codebook_matrix(torch.stack([c for c, _ in found], 1), torch.stack([b for _, b in found]))

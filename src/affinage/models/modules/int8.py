@@ -180,6 +180,8 @@ def int8_embedding(weight: Tensor, padding_idx: int | None = None) -> Int8Embedd
 
 def _product(rows: Tensor, codes: Tensor) -> Tensor:
     """(n, in) int8 times (out, in) int8 -> (n, out) int32, exact."""
+    if rows.shape[1] == 1:  # torch 2.13 leaves the result of such a product unwritten
+        return rows.int() * codes.t().int()
     if rows.device.type == "cpu":
         return torch._int_mm(rows, codes.t())
     return (rows.double() @ codes.double().t()).int()  # integer kernels of GPUs take some sizes only

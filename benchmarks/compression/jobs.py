@@ -1,0 +1,204 @@
+"""What the experiment of compression tries: every method at three strengths, stacks of them; on which models and tasks.
+
+Sizes and speeds that the stacks aim at, by counting. French: teacher of 12 layers, width 384, 17.2 M parameters, 68.6
+MB in float32; student of 3 layers, 11.8 M, of which embeddings 6.3. English: teacher of 6 layers, 22.7 M, 90.9 MB;
+student of 3 layers, 17.2 M, of which embeddings 11.9. A map in int8 takes a byte a weight and 0.35 to 0.5 of the time,
+a table in 4 bits half a byte, product-quantized (pieces of 4) a quarter and its books.
+
+    aim                   French, MB / what does it            English, MB / what does it
+    6× smaller, ≤ 1 %     11.4  int8 alone has 11.8: + table   15.1  int8 alone has 17.2: + table
+    12×, ≤ 3.5 %           5.7  pq table 2.0 + 0.6 of the maps  7.6  pq table 3.4 + 0.7 of the maps
+    8× faster             3 of 12 layers (4×) × int8 (2.2×)    3 of 6 (2×) × ONNX (1.7×) × int8 (2.2×) = 7.5, + a cut
+    15× faster            the same × a cut to 0.7 of the work  the same × a cut to 0.4, or 2 layers × a cut to 0.6
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+SCREEN_STEPS, FINAL_STEPS = 100, 300
+"""of recovery; the screen's are few so that all of it fits into about five hours of two cores"""
+TRAINED_STEPS = 300
+"""of methods that happen during training, which do nothing in a few steps"""
+SEEDS = (0, 1, 2)
+"""of the final; the screen has the first"""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task of the experiment; its folder below WORK is as benchmarks/recipes/run.py prepares it."""
+
+    name: str
+    data: str
+    screened: bool = False
+    length: int = 128
+    batch: int = 16
+
+
+@dataclass(frozen=True)
+class Language:
+    """The teacher that everything is compared with, and the student that is compressed."""
+
+    name: str
+    teacher: str
+    """folder of the teacher tuned on a task: `{task}`, `{seed}`"""
+    student: str
+    tasks: tuple[Task, ...]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model, one plan, one seed."""
+
+    language: Language
+    task: Task
+    stage: str
+    """screen or final"""
+    name: str
+    """of the variant: method and strength, or the stack's"""
+    steps: tuple[str, ...]
+    """as `--with` takes them"""
+    recover: int
+    seed: int
+
+    @property
+    def out(self) -> str:
+        """Its result below `results/`."""
+        return f"{self.language.name}/{self.stage}/{self.task.name}-{self.name}-{self.seed}.json"
+
+
+LANGUAGES: Mapping[str, Language] = {
+    "en": Language(
+        "en",
+        teacher="en/teacher-{task}-{seed}",
+        student="en/tinybert-6-on-{task}-{seed}",
+        tasks=(
+            Task("sst2", "en/sst2", screened=True, length=64),
+            Task("mrpc", "en/mrpc", screened=True),
+            Task("rte", "en/rte", length=256),
+            Task("squad", "en/squad", length=256),
+            Task("squad2", "en/squad2", length=256),
+        ),
+    ),
+    "fr": Language(
+        "fr",
+        teacher="fr/shipped-teacher-{task}-{seed}",
+        student="fr/shipped-student-{task}-{seed}",
+        tasks=(
+            Task("sentiment", "fr/reviews", screened=True),
+            Task("qa", "fr/piaf", screened=True, length=256),
+            Task("ner", "fr/wikineural", length=96),
+        ),
+    ),
+}
+
+_TABLE = "parts=embeddings"
+_MAPS = "parts=linears"
+
+SCREEN: Mapping[str, tuple[str, ...]] = {
+    # pruning
+    "prune-magnitude": ("sparsity=0.5", "sparsity=0.7", "sparsity=0.85"),
+    "prune-magnitude-uniform": ("sparsity=0.5", "sparsity=0.7", "sparsity=0.85"),
+    "prune-magnitude-distribution": ("sparsity=0.5", "sparsity=0.7", "sparsity=0.85"),
+    "prune-obd": ("sparsity=0.5", "sparsity=0.7", "sparsity=0.85"),
+    "prune-gradual": ("sparsity=0.5", "sparsity=0.7", "sparsity=0.85"),
+    "prune-movement": ("sparsity=0.5", "sparsity=0.7", "sparsity=0.85"),
+    "prune-movement-soft": ("penalty=50", "penalty=100", "penalty=200"),
+    "prune-blocks": ("sparsity=0.3", "sparsity=0.5", "sparsity=0.7"),
+    "prune-n-m": ("n=4,m=8", "n=2,m=4", "n=1,m=4"),
+    "prune-heads": ("keep=0.75", "keep=0.5", "keep=0.25"),
+    "prune-neurons": ("keep=0.75", "keep=0.5", "keep=0.25"),
+    "prune-neurons-evenly": ("keep=0.75", "keep=0.5", "keep=0.25"),
+    "prune-neurons-onorm": ("keep=0.75", "keep=0.5", "keep=0.25"),
+    "prune-fisher": ("keep=0.75", "keep=0.5", "keep=0.3"),
+    "prune-to-latency": ("latency=0.75", "latency=0.5", "latency=0.35"),
+    "prune-width": ("keep=0.75", "keep=0.5", "keep=0.34"),
+    "drop-layers": ("keep=2", "keep=1"),
+    "drop-layers-by-contribution": ("keep=2", "keep=1"),
+    "layer-drop": ("keep=2", "keep=1"),
+    "search-layers": ("keep=2", "keep=1"),
+    "trim-vocabulary": ("min_count=1", "min_count=2", "min_count=4"),
+    # quantization
+    "int8": ("", "embeddings=false", "per_channel=false"),
+    "int8-static": ("", "ranges=percentile", "ranges=entropy"),
+    "qat-int8": ("", "activations=dynamic"),
+    "int8-embeddings": ("",),
+    "int4": ("group=32", "group=64", "group=128"),
+    "int4-embeddings": ("group=32", "group=64", "group=128"),
+    "qat-int4": ("", "embeddings=false"),
+    "mixed-bits": ("bits=5", "bits=4", "bits=3"),
+    "k-means": ("bits=4", "bits=3", "bits=2"),
+    "pq-embeddings": ("width=2", "width=4", "width=8"),
+    "ternary": ("", "embeddings=false"),
+    "qat-ternary": ("", "embeddings=false"),
+    "binary": ("", "embeddings=false"),
+    "qat-binary": ("", "embeddings=false"),
+    # sharing
+    "share-layers": ("groups=2", "groups=1", "parts=feed-forward"),
+    "albert": ("groups=2", "groups=1", "embedding_size=128"),
+    "quotient-remainder": ("keep=0.5", "keep=0.25", "keep=0.1"),
+    "light-rnn": ("keep=0.1", "keep=0.05", ""),
+    "slim-embeddings": ("keep=0.25", "keep=0.125", "keep=0.06"),
+    # decomposition
+    "svd": (f"keep=0.7,{_MAPS}", f"keep=0.5,{_MAPS}", f"keep=0.5,{_TABLE}"),
+    "fisher-svd": (f"keep=0.7,{_MAPS}", f"keep=0.5,{_MAPS}", f"keep=0.5,{_TABLE}"),
+    "activation-svd": (f"keep=0.7,{_MAPS}", f"keep=0.5,{_MAPS}", f"keep=0.5,{_TABLE}"),
+    "sensitivity-svd": ("keep=0.7", "keep=0.5", "keep=0.35"),
+    "kronecker": ("terms=3,parts=linears", "terms=2,parts=linears", f"terms=1,{_TABLE}"),
+    "tensor-train": (f"keep=0.5,{_MAPS}", f"keep=0.25,{_TABLE}", f"keep=0.1,{_TABLE}"),
+    "tucker": (f"keep=0.7,{_MAPS}", f"keep=0.5,{_MAPS}", f"keep=0.5,{_TABLE}"),
+    "west": ("length=4", "length=8", "length=16"),
+}
+"""method -> its strengths, the mildest first. A student of three layers has but two to leave out; a method that has no
+strength has variants instead"""
+
+STACKS: Mapping[str, tuple[str, ...]] = {
+    # ≤ 1 %: ≥ 8× faster, ≥ 6× smaller
+    "int8": ("int8",),
+    "trim-int8": ("trim-vocabulary", "int8"),
+    "int4table-int8": ("int4-embeddings", "int8"),
+    "pq-int8": ("pq-embeddings", "int8"),
+    "fisher75-int4table-int8": ("prune-fisher:keep=0.75", "int4-embeddings", "int8"),
+    "fisher60-int4table-int8": ("prune-fisher:keep=0.6", "int4-embeddings", "int8"),
+    "trim-fisher60-pq-int8": ("trim-vocabulary", "prune-fisher:keep=0.6", "pq-embeddings", "int8"),
+    "neurons50-pq-int8": ("prune-neurons-evenly:keep=0.5", "pq-embeddings", "int8"),
+    "fisher60-int4table-qat8": ("prune-fisher:keep=0.6", "int4-embeddings", "qat-int8"),
+    # ≤ 3.5 %: ≥ 15× faster, ≥ 12× smaller
+    "fisher50-pq-int8": ("prune-fisher:keep=0.5", "pq-embeddings", "int8"),
+    "fisher40-pq-int8": ("prune-fisher:keep=0.4", "pq-embeddings", "int8"),
+    "trim-fisher40-int4table-int8": ("trim-vocabulary", "prune-fisher:keep=0.4", "int4-embeddings", "int8"),
+    "two-layers-pq-int8": ("drop-layers:keep=2", "pq-embeddings", "int8"),
+    "two-layers-fisher60-pq-int8": ("drop-layers:keep=2", "prune-fisher:keep=0.6", "pq-embeddings", "int8"),
+    "width75-pq-int8": ("prune-width:keep=0.75", "pq-embeddings", "int8"),
+    "width50-int4table-int8": ("prune-width:keep=0.5", "int4-embeddings", "int8"),
+    # other paradigms on top of each other
+    "fisher60-activation-svd-int8": ("prune-fisher:keep=0.6", f"activation-svd:keep=0.6,{_MAPS}", "int8"),
+    "svdtable-int8": (f"svd:keep=0.5,{_TABLE}", "int8"),
+    "share2-pq-int8": ("share-layers:groups=2", "pq-embeddings", "int8"),
+    "slim-qat-ternary": ("slim-embeddings", "qat-ternary"),
+}
+"""twenty variants, of which eighteen are stacks: the final. Trained once, after the last step that can be"""
+
+
+def screen(language: Language) -> Iterator[Job]:
+    """Every method alone at its strengths, on two tasks."""
+    for task in (task for task in language.tasks if task.screened):
+        for method, strengths in SCREEN.items():
+            for strength in strengths:
+                name = method + "".join(f"-{part}" for part in strength.replace("=", "").split(",") if part)
+                step = f"{method}:{strength}" if strength else method
+                yield Job(language, task, "screen", name, (step,), SCREEN_STEPS, SEEDS[0])
+
+
+def final(language: Language) -> Iterator[Job]:
+    """The stacks, on every task, with every seed."""
+    for seed in SEEDS:
+        for task in language.tasks:
+            for name, steps in STACKS.items():
+                yield Job(language, task, "final", name, steps, FINAL_STEPS, seed)
+
+
+def jobs(names: tuple[str, ...], stages: tuple[str, ...]) -> list[Job]:
+    """Those of some languages and stages: the screen of all, then the final, one seed after the other."""
+    found = [job for name in names for job in screen(LANGUAGES[name])] if "screen" in stages else []
+    last = [job for name in names for job in final(LANGUAGES[name])] if "final" in stages else []
+    return found + sorted(last, key=lambda job: job.seed)

@@ -1,0 +1,159 @@
+"""Writes docs/compression-results.md from the results under benchmarks/compression; --check: whether it is stale."""
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jobs import LANGUAGES, SEEDS, jobs
+
+from affinage.report.speed import markdown
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+PAGE = HERE.parents[1] / "docs" / "compression-results.md"
+BEGIN = "<!-- made by `python benchmarks/compression/page.py` from the results beside it -->\n"
+END = "<!-- end of what is made -->\n"
+AIMS = ((0.01, 8.0, 6.0), (0.035, 15.0, 12.0))
+"""largest relative loss on average, times faster, times smaller, than the teacher"""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One variant in one language: means over its tasks and seeds."""
+
+    language: str
+    name: str
+    faster: float
+    smaller: float
+    kept: float
+    """score / teacher's, mean over tasks"""
+    worst: float
+    """the same on its worst task"""
+    tasks: int
+    seeds: int
+    complete: bool
+    """whether every task of the stage is there with every seed"""
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """All results."""
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.rglob("*.json"))]
+
+
+def variants(results: Iterable[Mapping[str, Any]], stage: str) -> list[Variant]:
+    """By language and name. Screened on the valid part, reported in the final on the last part there is."""
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for one in results:
+        if one["stage"] == stage:
+            groups.setdefault((one["language"], one["name"]), []).append(one)
+    found = []
+    for (language, name), group in groups.items():
+        shares: dict[str, list[float]] = {}
+        for one in group:
+            shares.setdefault(one["task"], []).append(share_kept(one, first=stage == "screen"))
+        means = [sum(of) / len(of) for of in shares.values()]
+        wanted = [t for t in LANGUAGES[language].tasks if t.screened or stage == "final"]
+        needed = len(wanted) * (len(SEEDS) if stage == "final" else 1)
+        found.append(
+            Variant(
+                language=language,
+                name=name,
+                faster=mean(one["speedup"]["ratio"] for one in group),
+                smaller=mean(one["teacher_bytes"] / one["size_bytes"] for one in group),
+                kept=mean(means),
+                worst=min(means),
+                tasks=len(shares),
+                seeds=max(len(of) for of in shares.values()),
+                complete=len(group) >= needed,
+            )
+        )
+    return sorted(found, key=lambda v: (v.language, -v.kept))
+
+
+def share_kept(one: Mapping[str, Any], *, first: bool) -> float:
+    """The variant's score by the teacher's, on the first part (that chooses) or the last (that reports)."""
+    parts = list(dict.fromkeys(score["part"] for score in one["scores"] if score["model"] == "variant"))
+    part = parts[0] if first else parts[-1]
+    value = {score["model"]: score["value"] for score in one["scores"] if score["part"] == part}
+    return float(value["variant"] / value["teacher"])
+
+
+def mean(values: Iterable[float]) -> float:
+    found = list(values)
+    return sum(found) / len(found)
+
+
+def text(results: Sequence[Mapping[str, Any]]) -> str:
+    """What stands between the markers."""
+    blocks = []
+    for name in LANGUAGES:
+        blocks.append(f"### {'French' if name == 'fr' else 'English'}")
+        blocks += [*_final(results, name), *_screen(results, name)]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _final(results: Sequence[Mapping[str, Any]], language: str) -> list[str]:
+    wanted = len(jobs((language,), ("final",)))
+    own = [v for v in variants(results, "final") if v.language == language]
+    count = sum(one["language"] == language and one["stage"] == "final" for one in results)
+    if not own:
+        return [f"**The final has not been run yet**: 0 of {wanted} jobs. Nothing is recommended from figures."]
+    blocks = (
+        [] if count >= wanted else [f"**The final is unfinished**: {count} of {wanted} jobs; means of what is there."]
+    )
+    for loss, faster, smaller in AIMS:
+        met = [v for v in own if v.complete and v.kept >= 1 - loss and v.faster >= faster and v.smaller >= smaller]
+        said = f"at most {100 * loss:g} % lost, at least {faster:g}× faster and {smaller:g}× smaller"
+        if met:
+            blocks.append(f"- {said}: **reached** by {', '.join(f'`{v.name}`' for v in met)}.")
+        else:
+            within = [v for v in own if v.complete and v.kept >= 1 - loss]
+            best = max(within, key=lambda v: min(v.faster / faster, v.smaller / smaller), default=None)
+            near = f"; nearest `{best.name}`: {best.faster:.1f}×, {best.smaller:.1f}×" if best else ""
+            blocks.append(f"- {said}: **not reached**{near}.")
+    return [*blocks, _table(own)]
+
+
+def _screen(results: Sequence[Mapping[str, Any]], language: str) -> list[str]:
+    wanted = len(jobs((language,), ("screen",)))
+    own = [v for v in variants(results, "screen") if v.language == language]
+    count = sum(one["language"] == language and one["stage"] == "screen" for one in results)
+    if not own:
+        return [f"**The screen has not been run yet**: 0 of {wanted} jobs."]
+    head = f"Screen, one seed, valid part, {count} of {wanted} jobs: indications, not results."
+    lost = [v for v in own if v.kept < 0.8]
+    tail = [f"Lost more than a fifth: {', '.join(f'`{v.name}`' for v in lost)}."] if lost else []
+    return [head, _table(own), *tail]
+
+
+def _table(found: Sequence[Variant]) -> str:
+    columns = ("variant", ">kept, mean %", ">kept, worst task %", ">times faster", ">times smaller", ">tasks", ">seeds")
+    rows = [
+        (f"`{v.name}`", f"{100 * v.kept:.1f}", f"{100 * v.worst:.1f}", f"{v.faster:.2f}", f"{v.smaller:.2f}",
+         str(v.tasks), str(v.seeds))
+        for v in found
+    ]  # fmt: skip
+    return markdown(columns, rows)
+
+
+def page(before: str, results: Sequence[Mapping[str, Any]]) -> str:
+    """The page with what is made replaced."""
+    head, _, rest = before.partition(BEGIN)
+    return f"{head}{BEGIN}\n{text(results)}\n{END}{rest.partition(END)[2]}"
+
+
+def main() -> int:
+    before = PAGE.read_text(encoding="utf-8")
+    after = page(before, read(RESULTS))
+    if "--check" in sys.argv:
+        print("" if before == after else f"{PAGE.name} is stale: run python benchmarks/compression/page.py")
+        return int(before != after)
+    PAGE.write_text(after, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,154 @@
+"""What a compression is asked for: read, found to fit together, and how it is run."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from transformers import PreTrainedModel
+
+from affinage.compression.plan import Plan
+from affinage.compression.run import State
+from affinage.data.corpus import corpus_files, fingerprints
+from affinage.data.streams import as_stream
+from affinage.distillation.objective import build_losses, fit_losses
+from affinage.errors import InputError
+from affinage.models.checkpoint import (
+    check_fit,
+    head_kind,
+    load_model,
+    load_tokenizer,
+    max_length,
+    read_config,
+    weights_fingerprint,
+)
+from affinage.models.shipped import located
+from affinage.recipe import Recipe
+from affinage.training.run_folder import RunFolder
+from affinage.workflows.compress_ways import ModelAlone, WithTask, WithText
+from affinage.workflows.evaluate import fine_tuning
+from affinage.workflows.task_run import TaskRun, read_planned_run
+from affinage.workflows.task_teachers import read_teachers
+
+_ON_TASK: Mapping[str, Any] = {"training.learning_rate": 5e-5}
+_ON_TEXT: Mapping[str, Any] = {
+    "training.learning_rate": 1e-4,
+    "training.batch_size": 16,
+    "losses": "[{name: soft_kl, weight: 0.8, params: {temperature: 2.0}}, {name: mlm, weight: 0.2}]",
+}
+"""what recovery changes in the recipes it trains by, where the plan names none: small steps, and losses that compare no
+hidden states, whose width a plan may cut"""
+
+
+@dataclass(frozen=True)
+class Given:
+    """The model, the rows or text, and how recovery trains."""
+
+    model: str | Path
+    start: State
+    run: TaskRun | None
+    """the rows of a task"""
+    recipe: Recipe | None
+    """how recovery trains; None where there is nothing to train on"""
+    files: Sequence[Path | str]
+    """raw text"""
+    columns: Mapping[str, str]
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """File -> sha256 of the rows, else of the raw text."""
+        if self.run is not None:
+            return self.run.fingerprints
+        return fingerprints(self.files) if self.files else {}
+
+    def identity(self, plan: Plan) -> dict[str, Any]:
+        """All that the result depends on."""
+        return {
+            "verb": "compress",
+            "plan": plan.sha256,
+            "recipe": self.recipe and self.recipe.sha256,
+            "model": str(self.model),
+            "weights": weights_fingerprint(self.model),
+            "task": self.run and self.run.task.name,
+            "data": self.fingerprints,
+            "columns": dict(self.columns),
+            "corpus": fingerprints(self.files) if self.files else None,
+        }
+
+    def ways(self, plan: Plan, folder: RunFolder, *, quiet: bool = False) -> ModelAlone:
+        """With what the plan is run."""
+        shared: dict[str, Any] = {"plan": plan, "start": self.start, "folder": folder, "files": self.files}
+        if self.run is not None:
+            return WithTask(**shared, quiet=quiet, run=self.run)
+        if self.recipe is not None:
+            return WithText(**shared, quiet=quiet, on_text=self.recipe.stages[0])
+        return ModelAlone(**shared, quiet=quiet)
+
+
+def read_given(
+    model: str | Path,
+    *,
+    plan: Plan,
+    task: str | None,
+    data: str | Path | None,
+    corpus: Sequence[str | Path],
+    columns: Mapping[str, str] | None,
+) -> Given:
+    """Raises: InputError or DataError for whatever cannot be used."""
+    config, tokenizer = read_config(model), load_tokenizer(model)
+    check_fit(tokenizer, config, where=model)
+    files = corpus_files(corpus) if corpus else []
+    if corpus and as_stream(files, Recipe.load("distilcamembert").stages[0]) is not None:
+        raise InputError("compress reads raw text whole, and this corpus is streamed: give text files")
+    run: TaskRun | None = None
+    recipe: Recipe | None = None
+    if task is not None and data is not None:
+        recipe = _recipe(plan, "task", model)
+        training = recipe.stages[0].training
+        run = read_planned_run(model, task=task, data=data, plan=recipe, training=training, columns=columns)
+        found, labelled = read_teachers([model], run)
+        if not found.tuned:
+            raise InputError(
+                f"model '{model}' is not fine-tuned for task '{task}'; compress a tuned one: affinage finetune {model} "
+                f"--task {task} --data {data} --out DIR"
+            )
+        run, network = replace(run, data=labelled), found.models[0]
+        _fit(recipe, network, on="task")
+    elif task is not None or data is not None:
+        raise InputError("a task needs its rows and rows need a task: give both --task and --data, or neither")
+    else:
+        network = load_model(model)
+        if corpus and head_kind(config) is None:
+            recipe = _recipe(plan, "text", model)
+            _fit(recipe, network, on="text")
+    return Given(model, State(network, tokenizer), run, recipe, files, columns or {})
+
+
+def _fit(recipe: Recipe, network: PreTrainedModel, *, on: Literal["text", "task"]) -> None:
+    """Raises: InputError where the recipe's losses cannot compare the model with itself."""
+    fit_losses(build_losses(recipe.stages[0].losses, teacher=True, on=on), network, network)
+
+
+def _recipe(plan: Plan, on: Literal["text", "task"], model: str | Path) -> Recipe:
+    """How recovery trains, of one stage. Raises: InputError where the plan's recipe is none for this."""
+    name = plan.recipe or ("task" if on == "task" else "distilcamembert")
+    own = {} if plan.recipe is not None else dict(_ON_TASK if on == "task" else _ON_TEXT)
+    tuned = fine_tuning(located(model)) if on == "task" else None
+    if tuned is not None:
+        own["training.row_length"] = tuned.row_length
+    settings = {**own, "training.seed": plan.seed, **plan.settings}
+    found = Recipe.load(name, {key: _yaml(value) for key, value in settings.items()})
+    found = found.with_stages_on(on)
+    if len(found.stages) != 1:
+        raise InputError(f"recipe '{name}' has {len(found.stages)} stages on {on}; recovery takes one of one stage")
+    limit = max_length(read_config(model))
+    stage = found.stages[0]
+    if stage.training.row_length > limit and on == "text":
+        training = stage.training.model_copy(update={"row_length": limit})
+        found = found.model_copy(update={"stages": (stage.model_copy(update={"training": training}),)})
+    return found
+
+
+def _yaml(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

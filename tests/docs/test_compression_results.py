@@ -1,0 +1,77 @@
+"""The page on what to use when is made from the committed results, and says so where there are none."""
+
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from affinage.compression.base import compressors
+from affinage.compression.plan import Plan, step_of
+from affinage.compression.space import trained_once
+
+FOLDER = Path(__file__).parents[2] / "benchmarks" / "compression"
+
+
+@pytest.fixture
+def page(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    monkeypatch.delitem(sys.modules, "jobs", raising=False)
+    found = runpy.run_path(str(FOLDER / "page.py"))
+    monkeypatch.delitem(sys.modules, "jobs", raising=False)  # benchmarks/recipes has one of that name
+    return found
+
+
+def result(name: str, task: str, value: float, *, stage: str = "final", seed: int = 0, **more: Any) -> dict[str, Any]:
+    scores = [
+        {"model": model, "part": part, "value": score}
+        for part, shift in (("valid", 0.05), ("test", 0.0))
+        for model, score in (("variant", value + shift), ("student", 0.85), ("teacher", 0.9))
+    ]
+    made = {"language": "fr", "task": task, "stage": stage, "name": name, "seed": seed, "scores": scores,
+            "speedup": {"ratio": 16.0}, "size_bytes": 5_000_000, "teacher_bytes": 65_000_000}  # fmt: skip
+    return made | more
+
+
+def test_the_page_is_made_from_the_results(page: dict[str, Any]) -> None:
+    text = page["PAGE"].read_text(encoding="utf-8")
+    assert page["page"](text, page["read"](page["RESULTS"])) == text, "run python benchmarks/compression/page.py"
+
+
+def test_what_has_not_been_run_is_said(page: dict[str, Any]) -> None:
+    text = page["text"]([])
+    assert text.count("**The final has not been run yet**") == text.count("**The screen has not been run yet**") == 2
+    assert "reached" not in text and "| `" not in text
+
+
+def test_an_unfinished_final_recommends_nothing(page: dict[str, Any]) -> None:
+    text = page["text"]([result("int8", "sentiment", 0.9)])
+    assert "**The final is unfinished**: 1 of 180 jobs" in text
+    assert "**reached**" not in text and "| `int8` | 100.0 | 100.0 | 16.00 | 13.00 | 1 | 1 |" in text
+
+
+def test_a_whole_one_says_which_aims_are_reached_and_what_is_nearest(page: dict[str, Any]) -> None:
+    every = [(task, seed) for task in ("sentiment", "qa", "ner") for seed in (0, 1, 2)]
+    good = [result("good", task, 0.88, seed=seed) for task, seed in every]
+    slow = [result("slow", task, 0.899, seed=seed, speedup={"ratio": 4.0}) for task, seed in every]
+    text = page["text"](good + slow)
+    assert "at most 3.5 % lost, at least 15× faster and 12× smaller: **reached** by `good`." in text
+    assert "at most 1 % lost, at least 8× faster and 6× smaller: **not reached**; nearest `slow`: 4.0×, 13.0×." in text
+    assert "| `good` | 97.8 | 97.8 | 16.00 | 13.00 | 3 | 3 |" in text
+
+
+def test_the_screen_is_read_on_the_valid_part(page: dict[str, Any]) -> None:
+    text = page["text"]([result("svd", "qa", 0.625, stage="screen"), result("binary", "qa", 0.2, stage="screen")])
+    assert "| `svd` | 75.0 |" in text and "Lost more than a fifth: `svd`, `binary`." in text
+
+
+def test_every_method_is_screened_and_every_plan_can_run(page: dict[str, Any]) -> None:
+    made = runpy.run_path(str(FOLDER / "jobs.py"))
+    assert set(made["SCREEN"]) == {entry.name for entry in compressors.entries()}
+    assert sum(len(steps) > 1 for steps in made["STACKS"].values()) >= 10 and len(made["STACKS"]) <= 20
+    found = made["jobs"](("en", "fr"), ("screen", "final"))
+    assert len({job.out for job in found}) == len(found)
+    for job in found:
+        steps = [step_of(text) for text in job.steps]
+        assert trained_once(Plan.of({"steps": ["int8"]}), steps, recover=job.recover).checked()

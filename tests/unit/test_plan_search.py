@@ -1,0 +1,145 @@
+"""The search of a plan within a budget: what it looks at, what it tries, and that whoever goes on repeats nothing."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from affinage.compression.base import NEEDS
+from affinage.compression.budget import Budget
+from affinage.compression.plan import Plan
+from affinage.compression.search import Effort, Found, Glance, Means, Search, best_within
+from affinage.compression.space import NONE, plan_of, slots_for, starts
+from affinage.errors import InputError
+from affinage.report.frontier import Variant
+
+SLOTS = slots_for(layers=12, given=NEEDS, texts=True)
+BASE = Plan.of({"steps": ["int8"], "recover": 30})
+WEIGHT = {"trim": 0.7, "drop": 0.5, "prune": 0.7, "svd": 0.6, "int8": 0.3, "int4": 0.2, "pq": 0.5, "k-means": 0.15,
+          "activation": 0.7}  # fmt: skip
+"""made-up share of the bytes that a method leaves"""
+WHOLE = {"size": 100e6, "latency": 10.0}
+
+
+class Made:
+    """Means with made-up figures, which count how often they are asked."""
+
+    def __init__(self, *, dies_at: int | None = None) -> None:
+        self.looked: list[str] = []
+        self.tried: list[str] = []
+        self.dies_at = dies_at
+
+    @property
+    def means(self) -> Means:
+        return Means(self.glance, self.full)
+
+    def share(self, plan: Plan) -> float:
+        found = 1.0
+        for step in plan.steps:
+            found *= WEIGHT[next(key for key in WEIGHT if step.method.startswith(key))]
+        return found
+
+    def glance(self, plan: Plan) -> Glance:
+        if any(step.method == "prune-width" for step in plan.steps):
+            raise InputError("made up: not this one")
+        self._count(self.looked, plan)
+        share = self.share(plan)
+        return Glance(int(share * 100e6), int(share * 25e6), share, 1 - share)
+
+    def full(self, plan: Plan) -> Variant:
+        self._count(self.tried, plan)
+        share = self.share(plan)
+        return Variant(name=plan.title, plan=plan.title, task="t", metric="m", score=0.9 - 0.1 * (1 - share), n=100,
+                       parameters=1, size_bytes=int(share * 100e6), within=share <= 0.5)  # fmt: skip
+
+    def _count(self, calls: list[str], plan: Plan) -> None:
+        if self.dies_at is not None and len(self.looked) + len(self.tried) == self.dies_at:
+            raise KeyboardInterrupt
+        calls.append(plan.sha256)
+
+
+Searching = Callable[..., Found]
+
+
+@pytest.fixture
+def searching(tmp_path: Path) -> Searching:
+    def run(made: Made, *, budget: str = "size<=0.5x", name: str = "s", alone: bool = True, tries: int = 10) -> Found:
+        where, limits = f"sqlite:///{tmp_path / 'db'}", Budget.parse(budget)
+        search = Search(where, name, budget=limits, slots=SLOTS, base=BASE, means=made.means, alone=alone)
+        return search.run(Effort(tries=tries, finalists=4), uncompressed=WHOLE, seed=3)
+
+    return run
+
+
+def test_finalists_are_those_of_least_loss_within_the_budget_and_some_that_cost_less(searching: Searching) -> None:
+    made = Made()
+    found = searching(made)
+    assert found.looked_at == len(set(made.looked)) == len(made.looked) == 10
+    assert len(made.tried) == len(found.tried) == 4
+    shares = [made.share(plan) for plan, _ in found.tried]
+    assert shares[:3] == sorted(shares[:3], reverse=True) and shares[0] <= 0.5 * 1.15
+    assert min(shares) == min(made.share(Plan.of(p.model_dump())) for p, _ in found.tried) < 0.2
+    best = best_within(found.tried)
+    assert best is not None and best[1].score == max(v.score for _, v in found.tried if v.within)
+    assert all(plan.recover == 0 and sum(bool(s.recover) for s in plan.steps) <= 1 for plan, _ in found.tried)
+
+
+@pytest.mark.parametrize("dies_at", [4, 12])
+def test_a_search_that_was_killed_goes_on_as_if_it_had_not_been(searching: Searching, dies_at: int) -> None:
+    whole = searching(Made(), name="whole")
+    first, second = Made(dies_at=dies_at), Made()
+    with pytest.raises(KeyboardInterrupt):
+        searching(first)
+    again = searching(second)
+    assert again == whole
+    assert not set(first.looked) & set(second.looked) and not set(first.tried) & set(second.tried)
+
+
+def test_another_budget_uses_what_was_tried(searching: Searching) -> None:
+    first, second = Made(), Made()
+    searching(first)
+    found = searching(second, budget="size<=0.3x")
+    assert len(second.looked) <= 3 and len(second.tried) < 4
+    assert {plan.sha256 for plan, _ in found.tried} == {*first.tried, *second.tried}
+
+
+def test_workers_share_one_search(searching: Searching) -> None:
+    first, second = Made(dies_at=None), Made()
+    one = searching(first, alone=False)
+    two = searching(second, alone=False)
+    assert one == two and not second.looked and not second.tried
+
+
+def test_a_size_that_no_plan_reaches_is_said_before_anything_is_trained(searching: Searching) -> None:
+    made = Made()
+    with pytest.raises(InputError, match=r"cannot be reached: the smallest of 10 plans, .* has .* MB \(0\.0\d+x\)"):
+        searching(made, budget="size<=0.001x")
+    assert not made.tried
+
+
+def test_a_latency_is_estimated_by_the_work(searching: Searching) -> None:
+    found = searching(Made(), budget="latency<=5ms, drop<=1pt")
+    assert all(Made().share(plan) <= 0.5 * 1.15 for plan, _ in found.tried)
+
+
+def test_a_database_that_cannot_be_used_is_said(tmp_path: Path) -> None:
+    for url in ("nonsense", f"sqlite:///{tmp_path / 'no' / 'such' / 'folder' / 'db'}", "postgresql://h/db"):
+        with pytest.raises(InputError, match="the database of the search cannot be used"):
+            Search(url, "s", budget=Budget.parse("size<=0.5x"), slots=SLOTS, base=BASE, means=Made().means, alone=True)
+
+
+def test_the_choices_follow_the_model_and_what_is_given() -> None:
+    assert SLOTS["layers"] == (NONE, "drop-layers:keep=9", "drop-layers:keep=6", "drop-layers:keep=4")
+    few = slots_for(layers=2, given=set(), texts=False)
+    assert few["layers"] == (NONE, "drop-layers:keep=1") and "vocabulary" not in few
+    assert few["cuts"] == (NONE,) and "int8-static" not in few["numbers"]
+    for choices in starts(SLOTS):
+        assert set(choices) == set(SLOTS)
+
+
+def test_every_choice_alone_is_a_plan() -> None:
+    for slot, choices in SLOTS.items():
+        for choice in choices[1:]:
+            plan = plan_of({**dict.fromkeys(SLOTS, NONE), slot: choice}, SLOTS, BASE)
+            assert plan is not None and len(plan.checked()) == 1
+    assert plan_of(dict.fromkeys(SLOTS, NONE), SLOTS, BASE) is None
