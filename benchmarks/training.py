@@ -117,7 +117,13 @@ def main(out: Path) -> None:
     cells = [cell(way, rates, memory) for way in rates]
     made = provenance(command="python benchmarks/training.py", seed=0, recipe_sha256=None, data={}, seconds=0.0)
     bf16 = computes_in_bf16("auto")
-    report = {"rounds": ROUNDS, "seconds": SECONDS, "bf16": bf16, "provenance": made.model_dump(mode="json"), "cells": cells}
+    report = {
+        "rounds": ROUNDS,
+        "seconds": SECONDS,
+        "bf16": bf16,
+        "provenance": made.model_dump(mode="json"),
+        "cells": cells,
+    }
     out.mkdir(parents=True, exist_ok=True)
     (out / "report.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""Writes the tables of docs/training-speed.md from the reports in benchmarks/training; --check says whether they are stale."""
+"""Writes the tables of docs/training-speed.md from the reports in benchmarks/training; --check: whether they are stale."""
 
 import json
 import sys
@@ -32,9 +32,9 @@ def speed(report: dict[str, Any]) -> str:
         parts.append("\n".join(lines))
     made = report["provenance"]
     parts.append(
-        f"Medians of {report['rounds']} interleaved rounds of {report['seconds']:.0f} s, every cell a fresh process, with "
-        f"the range of the ratio over the rounds; {made['hardware']['cpu']}, {made['hardware']['cores']} cores, bfloat16 "
-        f"{'in hardware' if report.get('bf16') else 'not used'}. By `{made['command']}`, {made['date'][:10]}."
+        f"Medians of {report['rounds']} interleaved rounds of {report['seconds']:.0f} s, every cell a fresh process, "
+        f"with the range of the ratio over the rounds; {made['hardware']['cpu']}, {made['hardware']['cores']} cores, "
+        f"bfloat16 {'in hardware' if report.get('bf16') else 'not used'}. By `{made['command']}`, {made['date'][:10]}."
     )
     return "\n\n".join(parts)
 
@@ -56,8 +56,8 @@ def quality(report: dict[str, Any]) -> str:
     made, tokens = report["provenance"], report["runs"][0]["tokens"]
     lines += [
         "",
-        f"Means over seeds with their range; about {tokens:,} tokens each from the shipped teacher, measured on the same "
-        f"{report['held_out_lines']} lines that none of them saw, KL at every token. {made['hardware']['cpu']}; by "
+        f"Means over seeds with their range; about {tokens:,} tokens each from the shipped teacher, measured on the "
+        f"same {report['held_out_lines']} lines that none of them saw, KL at every token. {made['hardware']['cpu']}; by "
         f"`{made['command']}`, {made['date'][:10]}.",
     ]
     return "\n".join(lines)

@@ -160,10 +160,8 @@ def main(text: Path, work: Path) -> None:
         command="python benchmarks/training/quality.py TEXT WORK", seed=None, recipe_sha256=None, data={}, seconds=0.0
     )
     report_file = HERE / "quality.json"
-    report_file.write_text(
-        json.dumps({"runs": found, "held_out_lines": HELD_OUT_LINES, "provenance": made.model_dump(mode="json")}, indent=1, ensure_ascii=False) + "\n",
-        encoding="utf-8",
-    )
+    report = {"runs": found, "held_out_lines": HELD_OUT_LINES, "provenance": made.model_dump(mode="json")}
+    report_file.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
