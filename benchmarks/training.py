@@ -22,7 +22,6 @@ from affinage.training.arguments import computes_in_bf16
 
 HERE = Path(__file__).parent / "training"
 ROUNDS, SECONDS = 3, 12.0
-CORES = os.cpu_count() or 1
 PLAIN = ("plain, padded to 128", "plain, padded to the longest", "Trainer's defaults")
 AIMS = {
     ("distilcamembert", "affinage"): 10,
@@ -36,40 +35,25 @@ AIMS = {
 
 @dataclass(frozen=True)
 class Way:
-    """One way of training, in one process with all cores, or in one process a core."""
+    """One way of training, in one process with all cores."""
 
     objective: str
     name: str
-    processes: int = 1
-
-    @property
-    def title(self) -> str:
-        return self.name if self.processes == 1 else f"{self.name}, {self.processes} processes"
 
     def measured(self, texts: Path) -> dict[str, Any]:
-        """Tokens, seconds, losses and peak memory; the memory of all processes together."""
+        """Tokens, seconds, losses and peak memory."""
         script = "plain.py" if self.name in PLAIN else "ours.py"
-        launcher = [sys.executable]
-        if self.processes > 1:
-            launcher += [
-                "-m",
-                "torch.distributed.run",
-                "--nproc_per_node",
-                str(self.processes),
-                "--master_port",
-                "29517",
-            ]
         found = subprocess.run(
-            [*launcher, str(HERE / script), self.name, self.objective, str(texts), str(SECONDS)],
-            env={**os.environ, "OMP_NUM_THREADS": str(CORES // self.processes), "HF_HUB_OFFLINE": "1"},
+            [sys.executable, str(HERE / script), self.name, self.objective, str(texts), str(SECONDS)],
+            env={**os.environ, "OMP_NUM_THREADS": str(os.cpu_count() or 1), "HF_HUB_OFFLINE": "1"},
             capture_output=True,
             text=True,
             check=False,
         )
         if found.returncode:
-            raise SystemExit(f"{self.title}, {self.objective}: {found.stderr[-2000:]}")
-        lines = [json.loads(line) for line in found.stdout.splitlines() if line.startswith('{"tokens')]
-        return {**lines[0], "peak_memory_bytes": sum(line["peak_memory_bytes"] for line in lines)}
+            raise SystemExit(f"{self.name}, {self.objective}: {found.stderr[-2000:]}")
+        measured: dict[str, Any] = json.loads(found.stdout.splitlines()[-1])
+        return measured
 
 
 def ways() -> list[Way]:
@@ -79,14 +63,7 @@ def ways() -> list[Way]:
         "tinybert": ("affinage",),
         "mlm": ("affinage",),
     }
-    return [
-        way
-        for objective, names in ours.items()
-        for way in (
-            *(Way(objective, name) for name in PLAIN),
-            *(Way(objective, name, n) for name in names for n in sorted({1, CORES})),
-        )
-    ]
+    return [Way(objective, name) for objective, names in ours.items() for name in (*PLAIN, *names)]
 
 
 def write_texts(path: Path) -> None:
@@ -113,7 +90,7 @@ def main(out: Path) -> None:
                 found = way.measured(texts)
                 rates[way].append(found["tokens"] / found["seconds"])
                 memory[way].append(found["peak_memory_bytes"])
-                print(f"round {number + 1}: {way.objective}, {way.title}: {rates[way][-1]:,.0f}", file=sys.stderr)
+                print(f"round {number + 1}: {way.objective}, {way.name}: {rates[way][-1]:,.0f}", file=sys.stderr)
     cells = [cell(way, rates, memory) for way in rates]
     made = provenance(command="python benchmarks/training.py", seed=0, recipe_sha256=None, data={}, seconds=0.0)
     bf16 = computes_in_bf16("auto")
@@ -134,7 +111,7 @@ def cell(way: Way, rates: dict[Way, list[float]], memory: dict[Way, list[int]]) 
     ratios = sorted(ours / plain for ours, plain in zip(rates[way], base, strict=True))
     return {
         "objective": way.objective,
-        "way": way.title,
+        "way": way.name,
         "tokens_per_second": statistics.median(rates[way]),
         "ratio": statistics.median(ratios),
         "ratio_low": ratios[0],
