@@ -1,4 +1,4 @@
-"""Writes the tables of docs/training-speed.md from the reports in benchmarks/training; --check: whether they are stale."""
+"""Writes the tables of docs/training-speed.md from the reports in benchmarks/training; --check: are they stale."""
 
 import json
 import sys
@@ -57,8 +57,8 @@ def quality(report: dict[str, Any]) -> str:
     lines += [
         "",
         f"Means over seeds with their range; about {tokens:,} tokens each from the shipped teacher, measured on the "
-        f"same {report['held_out_lines']} lines that none of them saw, KL at every token. {made['hardware']['cpu']}; by "
-        f"`{made['command']}`, {made['date'][:10]}.",
+        f"same {report['held_out_lines']} lines that none of them saw, KL at every token. {made['hardware']['cpu']}; "
+        f"by `{made['command']}`, {made['date'][:10]}.",
     ]
     return "\n".join(lines)
 
