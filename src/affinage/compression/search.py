@@ -112,8 +112,8 @@ class Search:
                 optuna.create_study(
                     storage=storage,
                     study_name=f"{name} {part}",
-                    direction=way,
-                    load_if_exists=True,  # type: ignore[arg-type]
+                    direction=way,  # type: ignore[arg-type]
+                    load_if_exists=True,
                 )
                 for part, way in ((f"looked at, {budget}", "minimize"), ("in full", "maximize"))
             ]
@@ -327,7 +327,7 @@ def best_within(found: Sequence[tuple[Plan, Variant]]) -> tuple[Plan, Variant] |
 
 def _glances(study: Any) -> dict[str, tuple[Plan, Glance]]:
     """sha256 of a plan -> what is known of it."""
-    found = {}
+    found: dict[str, tuple[Plan, Glance]] = {}
     for trial in study.get_trials(deepcopy=False):
         if "glance" in trial.user_attrs and trial.state.is_finished():
             plan = Plan.of(trial.user_attrs["plan"])

@@ -201,21 +201,21 @@ def _slope_(
             parts += [(rows, of_rows(k, rows)) for rows in places.split(few)]
     if one_pass and len(whole) == 1 and isinstance(loss := losses[whole[0]], OnePass) and theirs is not None:
         assert biases[1] is not None
-        values, slope = loss.in_one_pass(ours, theirs, (biases[0], biases[1]), scales[whole[0]])
+        values, gradient = loss.in_one_pass(ours, theirs, (biases[0], biases[1]), scales[whole[0]])
         totals[whole[0]] += values[:count].sum()
-        ours.copy_(slope)
+        ours.copy_(gradient)
         whole = []
     elif not whole and wanted:
         ours[:count] = 0
     ours[count:] = 0
     for start in range(0, count if whole else 0, few):
         piece = slice(start, min(start + few, count))
-        slopes = [of_rows(k, piece) for k in whole]
-        if wanted:
-            ours[piece] = sum(slopes[1:], slopes[0])  # type: ignore[arg-type]
-    for rows, slope in parts:
-        if slope is not None:
-            ours.index_add_(0, rows, slope.to(ours.dtype))
+        slopes = [slope for k in whole if (slope := of_rows(k, piece)) is not None]
+        if slopes:
+            ours[piece] = torch.stack(slopes).sum(0) if len(slopes) > 1 else slopes[0]
+    for rows, part in parts:
+        if part is not None:
+            ours.index_add_(0, rows, part.to(ours.dtype))
 
 
 def _biased(logits: Tensor, bias: Tensor | None) -> Tensor:

@@ -72,7 +72,8 @@ def flaubert_tokenizer(folder: str | Path) -> PreTrainedTokenizerFast:
     vocabulary, merges, lower = _read(Path(folder))
     backend = _backend(vocabulary, merges, lower=lower, moses=sacremoses)
     told: dict[str, Any] = {}
-    slow = FlaubertTokenizer(*(str(Path(folder) / name) for name in ("vocab.json", "merges.txt")), do_lowercase=lower)
+    files = {"vocab_file": "vocab.json", "merges_file": "merges.txt"}
+    slow = FlaubertTokenizer(**{key: str(Path(folder) / name) for key, name in files.items()}, do_lowercase=lower)
     found = agreement(backend, slow, sample())
     if found.differing:
         told = {DIFFERS: str(found)}

@@ -86,7 +86,7 @@ def _mode(config: dict[str, Any], where: str | Path) -> Mode:
         raise InputError(
             f"model '{where}': its pooling is {', '.join(map(str, found)) or 'not said'}; supported: mean, cls, max"
         )
-    mode: Mode = found[0]
+    mode: Mode = found[0]  # type: ignore[assignment]  # one of the flags' values
     return mode
 
 

@@ -129,7 +129,7 @@ class Predictor:
         for name in ("top_k", "batch_size"):
             if asked.get(name) is not None:
                 check_count(asked[name], name)
-        options = Options(**{**asked, "batch_size": asked.get("batch_size") or self.batch_size})
+        options = Options(**{**asked, "batch_size": asked.get("batch_size") or self.batch_size})  # type: ignore[arg-type]
         if options.labels is None:
             return self._answers, options
         if self.kind != "pair":

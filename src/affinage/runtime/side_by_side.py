@@ -18,8 +18,9 @@ from affinage.runtime.forward import TorchForward
 from affinage.runtime.fresh import fresh_cost
 from affinage.runtime.workload import Padded
 
-TORCH, ONNX = "torch fp32", "onnxruntime"
 Engine = Literal["torch fp32", "onnxruntime"]
+TORCH: Engine = "torch fp32"
+ONNX: Engine = "onnxruntime"
 
 
 @dataclass(frozen=True)

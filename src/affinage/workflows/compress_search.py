@@ -209,7 +209,7 @@ class _Means:
         models = in_one_engine([one.model for one in both], [one.tokenizer for one in both])
         timing, ours = timed(models), models[-1]
         ratio, low, high = timing.ratio(len(models) - 1)
-        shown = {"speedup": ratio, "speedup_low": low, "speedup_high": high} if len(models) > 1 else {}
+        shown: dict[str, Any] = {"speedup": ratio, "speedup_low": low, "speedup_high": high} if len(models) > 1 else {}
         return Variant(
             name=title or "uncompressed",
             plan=title,

@@ -38,7 +38,7 @@ def predict(
         raise InputError("zero-shot classification needs labels (--labels sport,politique)")
     if template is not None and not labels:
         raise InputError("a template is for zero-shot classification: give labels too")
-    return load(model, task=task, engine=engine, threads=threads).predict(
+    results: list[dict[str, Any]] = load(model, task=task, engine=engine, threads=threads).predict(
         asked,
         top_k=top_k,
         labels=labels or None,
@@ -46,6 +46,7 @@ def predict(
         method=method,
         batch_size=batch_size,
     )
+    return results
 
 
 def _inputs(inputs: Any, question: str | None, context: str | None) -> Any:

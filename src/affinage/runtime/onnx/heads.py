@@ -104,7 +104,9 @@ def emit_embedding(out: Emission, model: PreTrainedModel, last: str, mask: str, 
         pooled = g.op("Squeeze", last, g.constant([1]))
     elif mode == "max":
         hidden = g.op("Not", g.op("Cast", g.op("Unsqueeze", mask, g.constant([-1])), to=9))
-        pooled = g.op("ReduceMax", g.op("Where", hidden, g.constant(np.float32(-np.inf)), last), axes=[1], keepdims=0)
+        pooled = g.op(
+            "ReduceMax", g.op("Where", hidden, g.constant(np.asarray(-np.inf, np.float32)), last), axes=[1], keepdims=0
+        )
     else:
         real = g.op("Cast", g.op("Unsqueeze", mask, g.constant([1])), to=1)
         summed = g.op("Squeeze", g.op("MatMul", real, last), g.constant([1]))  # (B, 1, T) times (B, T, H)

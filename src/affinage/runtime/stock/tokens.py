@@ -73,7 +73,7 @@ def _pieces(loaded: Loaded, text: str, row: Row, probabilities: Floats) -> list[
     pieces = []
     for index in np.flatnonzero(row.sequence_ids == 0).tolist():
         token, (start, end) = int(row.input_ids[index]), row.offsets[index].tolist()
-        piece = loaded.tokenizer.id_to_token(token)
+        piece = loaded.tokenizer.id_to_token(token) or ""
         inside = start > 0 and " " not in text[start - 1 : start + 1]
         continues = len(piece) != end - start if prefix else inside
         if token == loaded.facts.unk_id:
