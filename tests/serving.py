@@ -88,11 +88,16 @@ class Process(NamedTuple):
         return self.popen.wait(60)
 
 
+def _heed_interrupts() -> None:
+    """Tests that run in the background of a shell inherit that Ctrl-C is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextmanager
 def process(folders: Sequence[Path | str], *options: str, env: Mapping[str, str] | None = None) -> Iterator[Process]:
     line = [sys.executable, "-m", "affinage", "serve", *map(str, folders), "--port", "0", *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
-    popen = subprocess.Popen(line, stderr=subprocess.PIPE, text=True, env=environment)
+    popen = subprocess.Popen(line, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=_heed_interrupts)
     lines: list[dict[str, Any]] = []
     assert popen.stderr is not None
     reader = threading.Thread(target=_read, args=(popen.stderr, lines), daemon=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs import LANGUAGES, SEEDS, jobs
+from experiment import LANGUAGES, SEEDS, jobs
 
 from affinage.report.speed import markdown
 

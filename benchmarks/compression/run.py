@@ -13,7 +13,7 @@ import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
-from jobs import LANGUAGES, TRAINED_STEPS, Job, jobs
+from experiment import LANGUAGES, TRAINED_STEPS, Job, jobs
 
 HERE = Path(__file__).parent
 FINETUNE = {"en": "1e-4", "fr": "3e-4"}

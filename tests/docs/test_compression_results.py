@@ -67,7 +67,7 @@ def test_the_screen_is_read_on_the_valid_part(page: dict[str, Any]) -> None:
 
 
 def test_every_method_is_screened_and_every_plan_can_run(page: dict[str, Any]) -> None:
-    made = runpy.run_path(str(FOLDER / "jobs.py"))
+    made = runpy.run_path(str(FOLDER / "experiment.py"))
     assert set(made["SCREEN"]) == {entry.name for entry in compressors.entries()}
     assert sum(len(steps) > 1 for steps in made["STACKS"].values()) >= 10 and len(made["STACKS"]) <= 20
     found = made["jobs"](("en", "fr"), ("screen", "final"))

@@ -128,7 +128,7 @@ def test_narrow_weights_stay_within_seven_bits() -> None:
         ("int4", {"group": 24}, "power of two"),
         ("int4-embeddings", {"group": 8}, "power of two"),
         ("k-means", {"bits": 9}, "1 to 8"),
-        ("pq-embeddings", {"width": 3}, "set width to a divisor of 16"),
+        ("pq-embeddings", {"width": 0}, "width is at least 1"),
         ("pq-embeddings", {"entries": 1}, "2 to 256"),
         ("int8-static", {"outside": 0.5}, "share of the values"),
         ("int8-static", {"ranges": "mean"}, "min-max"),

@@ -167,7 +167,7 @@ class Objective(nn.Module):
         scales = self.weights if scales is None else scales
         batch = to_batch(input_ids, segments, labels, token_type_ids=token_type_ids, follows=follows)
         batch = replace(batch, selected=self._selected(batch))
-        ours = forward_masked_lm(self.student, batch, self._needs)
+        ours = forward_masked_lm(self.student, batch, self._needs, few_shapes=True)
         return self._sums(ours, self._teacher_signals(batch, places if self.training else None), batch, scales)
 
     def _sums(self, ours: Signals, theirs: Signals, batch: Batch, scales: Tensor) -> tuple[Tensor, Tensor]:
@@ -203,7 +203,7 @@ class Objective(nn.Module):
         if teacher.device != batch.input_ids.device:
             teacher.to(batch.input_ids.device)  # type: ignore[arg-type]
         if self._cache is None or places is None:
-            return forward_masked_lm(teacher, batch, self._teacher_needs)
+            return forward_masked_lm(teacher, batch, self._teacher_needs, few_shapes=True)
         variants, rows = places.t().tolist()
         last = self._cache.get(variants, rows)
         if last is None:
@@ -212,7 +212,7 @@ class Objective(nn.Module):
             last = self._cache.put(variants, rows, found)
         last = last.to(batch.input_ids.device)
         signals = Signals(last_hidden_state=last)
-        return with_head(teacher, signals, last, batch) if "head" in self._teacher_needs else signals
+        return with_head(teacher, signals, last, batch, few_shapes=True) if "head" in self._teacher_needs else signals
 
 
 def _frozen(teacher: PreTrainedModel) -> PreTrainedModel:

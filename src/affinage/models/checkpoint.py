@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -70,8 +71,9 @@ def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerFast:
 
     Raises: InputError where it is missing, slow, or lacks a pad token.
     """
-    folder = Path(located(name_or_path))
-    if folder.is_dir() and needs_building(folder, read_config(folder).model_type):
+    folder = located(name_or_path)
+    # A tokenizer may lie alone, without a config.
+    if os.path.isfile(os.path.join(folder, "config.json")) and needs_building(folder, read_config(folder).model_type):
         return flaubert_tokenizer(folder)
     tokenizer = _read(name_or_path, lambda name: AutoTokenizer.from_pretrained(name), file="tokenizer_config.json")
     if not tokenizer.is_fast:

@@ -17,12 +17,15 @@ from affinage.models.parts import Layout
 from affinage.signals import Batch, Signals, in_blocks
 
 
-def forward_masked_lm(model: PreTrainedModel, batch: Batch, needs: frozenset[str]) -> Signals:
+def forward_masked_lm(
+    model: PreTrainedModel, batch: Batch, needs: frozenset[str], *, few_shapes: bool = False
+) -> Signals:
     """The signals `needs` of a masked language model: "head", "hidden_states", "last_hidden_state", "queries", "keys",
     "values"; of one that has the head, "next_sentence".
 
     The vocabulary head is applied at `batch.head_positions` only, and stops before its projection: the (B, T, V)
     logits are never made. In packed rows a token sees its own text alone and positions restart with each text.
+    `few_shapes`: its transform also computes rows of zeros (`signals.in_blocks`), which are cut off again.
     """
     layout = layout_of(model.config)
     inputs: dict[str, Any] = {"input_ids": batch.input_ids, "attention_mask": attention_mask(model, batch)}
@@ -46,15 +49,17 @@ def forward_masked_lm(model: PreTrainedModel, batch: Batch, needs: frozenset[str
     if "next_sentence" in needs and layout.next_sentence:
         pooled = model.get_submodule(layout.next_sentence)(output.pooler_output)
         signals = replace(signals, next_sentence=pooled)
-    return with_head(model, signals, last, batch) if "head" in needs else signals
+    return with_head(model, signals, last, batch, few_shapes=few_shapes) if "head" in needs else signals
 
 
-def with_head(model: PreTrainedModel, signals: Signals, last: Tensor, batch: Batch) -> Signals:
+def with_head(
+    model: PreTrainedModel, signals: Signals, last: Tensor, batch: Batch, *, few_shapes: bool = False
+) -> Signals:
     """The signals with the inputs of the vocabulary head that follow from last hidden states (B, T, H)."""
     layout = layout_of(model.config)
     return replace(
         signals,
-        head_input=_head_transform(model, layout, last[batch.head_positions]),
+        head_input=_head_transform(model, layout, last[batch.head_positions], few_shapes=few_shapes),
         head_weight=_projection(model, layout),
         head_bias=_head_bias(model, layout),
     )
@@ -98,12 +103,12 @@ def heads_heard(model: PreTrainedModel, layout: Layout, needs: frozenset[str]) -
             hook.remove()
 
 
-def _head_transform(model: PreTrainedModel, layout: Layout, hidden: Tensor) -> Tensor:
+def _head_transform(model: PreTrainedModel, layout: Layout, hidden: Tensor, *, few_shapes: bool = False) -> Tensor:
     """(N, H) -> (N, H'): the vocabulary head up to its projection, which may have a width of its own."""
     if not layout.head_dense:
         return hidden
     name = "gelu" if layout.head_activation is None else getattr(model.config, layout.head_activation)
-    dense = model.get_submodule(layout.head_dense)(in_blocks(hidden))
+    dense = model.get_submodule(layout.head_dense)(in_blocks(hidden) if few_shapes else hidden)
     transformed: Tensor = model.get_submodule(layout.head_norm)(ACT2FN[name](dense))
     return transformed[: len(hidden)]
 
