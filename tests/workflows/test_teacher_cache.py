@@ -26,10 +26,10 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     seen: list[bool] = []
     plain = objective.forward_masked_lm
 
-    def counted(model: Any, *given: Any) -> Any:
+    def counted(model: Any, *given: Any, **more: Any) -> Any:
         if model.training or not torch.is_grad_enabled():
             seen.append(not model.training)
-        return plain(model, *given)
+        return plain(model, *given, **more)
 
     monkeypatch.setattr(objective, "forward_masked_lm", counted)
     return seen
