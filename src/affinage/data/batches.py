@@ -20,8 +20,24 @@ _POOL = (
 )
 
 
+class Lengths:
+    """How long the rows of a set are, counted once."""
+
+    rows: Sequence[Row]
+
+    @cached_property
+    def lengths(self) -> list[int]:
+        """Tokens of every row."""
+        return [len(row.input_ids) for row in self.rows]
+
+    @cached_property
+    def longest(self) -> int:
+        """Tokens of the longest row."""
+        return max(self.lengths)
+
+
 @dataclass(frozen=True, eq=False)
-class LabelledRows(Dataset[Item]):
+class LabelledRows(Lengths, Dataset[Item]):
     """Rows and what the model should give for each."""
 
     rows: Sequence[Row]
@@ -35,16 +51,6 @@ class LabelledRows(Dataset[Item]):
 
     def __getitem__(self, index: int) -> Item:
         return self.rows[index], self.targets[index]
-
-    @cached_property
-    def lengths(self) -> list[int]:
-        """Tokens of every row."""
-        return [len(row.input_ids) for row in self.rows]
-
-    @cached_property
-    def longest(self) -> int:
-        """Tokens of the longest row."""
-        return max(self.lengths)
 
     def collate(self, items: Sequence[Item]) -> dict[str, Tensor]:
         """One padded batch."""

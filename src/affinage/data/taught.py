@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from affinage.data.batches import LengthGroups
+from affinage.data.batches import LengthGroups, Lengths
 from affinage.data.collate import pad_rows
 from affinage.data.encoding import Row
 from affinage.data.features import Target
@@ -20,7 +19,7 @@ Item = tuple[int, Row, Target]
 
 
 @dataclass(frozen=True, eq=False)
-class TaughtRows(Dataset[Item]):
+class TaughtRows(Lengths, Dataset[Item]):
     """Rows and what the labels say of each, those without labels included (`data.features.no_target`)."""
 
     rows: Sequence[Row]
@@ -41,16 +40,6 @@ class TaughtRows(Dataset[Item]):
     def sampler(self, seed: int) -> LengthGroups:
         """The order in which training takes the rows."""
         return LengthGroups(self.lengths, self.batch_size, seed)
-
-    @cached_property
-    def lengths(self) -> list[int]:
-        """Tokens of every row."""
-        return [len(row.input_ids) for row in self.rows]
-
-    @cached_property
-    def longest(self) -> int:
-        """Tokens of the longest row."""
-        return max(self.lengths)
 
     def collate(self, items: Sequence[Item]) -> dict[str, Tensor]:
         """One padded batch: `input_ids`, `attention_mask`, `labels`, `places` (B,) numbers of the rows, and
