@@ -26,7 +26,7 @@ class Budget:
 
     general: int = 800
     head: int = 400
-    together: int = 600
+    together: int = 300
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from jobs import LANGUAGES, Budget, Job, jobs, shortened
 from kept import RUNS, is_kept, keep, report
 from prepare import prepare
 
-CORES = os.cpu_count() or 1
+CORES = int(os.environ.get("CORES", 0)) or os.cpu_count() or 1
 TRIAL = 2
 """steps of every run in a trial"""
 

@@ -1,4 +1,4 @@
-"""Attention with dropout: the formula with the mask that was drawn, the precision of autocast, every kind of mask."""
+"""Attention in training: the formula with the mask that was drawn, the precision of autocast, every kind of mask."""
 
 import pytest
 import torch
@@ -51,6 +51,30 @@ def test_without_dropout_it_is_torchs() -> None:
     found, _ = quick_attention(nn.Module(), query, key, value, mask, scaling=0.4)
     expected = nn.functional.scaled_dot_product_attention(query, key, value, mask, scale=0.4).transpose(1, 2)
     torch.testing.assert_close(found, expected)
+
+
+def test_a_backward_pass_in_bfloat16_is_that_of_the_formula() -> None:
+    query, key, value = (t.bfloat16().requires_grad_() for t in drawn())
+    mask, upstream = masks()["bool"], torch.randn(B, T, A, D)
+    found, _ = quick_attention(nn.Module(), query, key, value, mask, scaling=0.4)
+    assert "ScaledDotProduct" not in names_behind(found)  # torch's own is several times slower there
+    got = torch.autograd.grad(found, (query, key, value), upstream.bfloat16())
+    wide = [t.detach().double().requires_grad_() for t in (query, key, value)]
+    exact = nn.functional.scaled_dot_product_attention(*wide, mask, scale=0.4).transpose(1, 2)
+    torch.testing.assert_close(found.double(), exact, rtol=2e-2, atol=2e-2)
+    for ours, theirs in zip(got, torch.autograd.grad(exact, wide, upstream.double()), strict=True):
+        torch.testing.assert_close(ours.double(), theirs, rtol=5e-2, atol=5e-2)
+
+
+def names_behind(result: Tensor) -> str:
+    """Of all functions that autograd would go back through."""
+    found, waiting = list[str](), [result.grad_fn]
+    while waiting:
+        function = waiting.pop()
+        if function is not None:
+            found.append(function.name())
+            waiting += [before for before, _ in function.next_functions]
+    return " ".join(found)
 
 
 def test_bfloat16_stays_bfloat16() -> None:

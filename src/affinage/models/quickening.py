@@ -7,6 +7,6 @@ from affinage.models.dropout import quicken_dropout_
 
 
 def quicken_(model: PreTrainedModel) -> None:
-    """Quick dropout and, where it has dropout too, quick attention."""
+    """Quick dropout, and attention that is quick in training."""
     quicken_dropout_(model)
     quicken_attention_(model)
