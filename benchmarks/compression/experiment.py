@@ -1,6 +1,6 @@
 """What the experiment of compression tries: every method at three strengths, stacks of them; on which models and tasks.
 
-Sizes and speeds that the stacks aim at, by counting. French: teacher of 12 layers, width 384, 17.2 M parameters, 68.6
+Sizes and speeds that the stacks aim at, by counting. French: teacher of 6 layers, width 384, 17.2 M parameters, 68.6
 MB in float32; student of 3 layers, 11.8 M, of which embeddings 6.3. English: teacher of 6 layers, 22.7 M, 90.9 MB;
 student of 3 layers, 17.2 M, of which embeddings 11.9. A map in int8 takes a byte a weight and 0.35 to 0.5 of the time,
 a table in 4 bits half a byte, product-quantized (pieces of 4) a quarter and its books.
@@ -8,8 +8,8 @@ a table in 4 bits half a byte, product-quantized (pieces of 4) a quarter and its
     aim                   French, MB / what does it            English, MB / what does it
     6× smaller, ≤ 1 %     11.4  int8 alone has 11.8: + table   15.1  int8 alone has 17.2: + table
     12×, ≤ 3.5 %           5.7  pq table 2.0 + 0.6 of the maps  7.6  pq table 3.4 + 0.7 of the maps
-    8× faster             3 of 12 layers (4×) × int8 (2.2×)    3 of 6 (2×) × ONNX (1.7×) × int8 (2.2×) = 7.5, + a cut
-    15× faster            the same × a cut to 0.7 of the work  the same × a cut to 0.4, or 2 layers × a cut to 0.6
+    8× faster             3 of 6 layers (2×) × ONNX (1.7×) × int8 (2.2×) = 7.5, + a cut
+    15× faster            the same × a cut to 0.4 of the work, or 2 layers × a cut to 0.6
 """
 
 from collections.abc import Iterator, Mapping
@@ -81,7 +81,7 @@ LANGUAGES: Mapping[str, Language] = {
     ),
     "fr": Language(
         "fr",
-        teacher="fr/shipped-teacher-{task}-{seed}",
+        teacher="fr/teacher-{task}-{seed}",
         student="fr/shipped-student-{task}-{seed}",
         tasks=(
             Task("sentiment", "fr/reviews", screened=True),

@@ -14,10 +14,9 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from experiment import LANGUAGES, TRAINED_STEPS, Job, jobs
+from starts import missing, prepare, tuned
 
 HERE = Path(__file__).parent
-FINETUNE = {"en": "1e-4", "fr": "3e-4"}
-"""learning rate of the tuned models, as benchmarks/recipes"""
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -31,8 +30,8 @@ def main(arguments: argparse.Namespace) -> int:
     print(f"{len(wanted)} jobs, {len(wanted) - len(todo)} done or left out, {left}")
     if arguments.dry_run:
         return 0
-    prepare(arguments.shared.resolve(), work)
-    failed = tuned(todo, work, steps=arguments.tuning_steps)
+    prepare(arguments.shared.resolve(), work, arguments.language)
+    failed = tuned(todo, work)
     failed += run_all([job for job in todo if not missing(job, work)], work, results, recover=arguments.recover)
     print(f"{sum((results / job.out).exists() for job in wanted)} of {len(wanted)} results are there")
     print("".join(f"failed: {name}\n" for name in failed), end="")
@@ -46,42 +45,6 @@ def estimate(results: Path, count: int) -> str:
         return ""
     hours = sum(seconds) / len(seconds) * count / (os.cpu_count() or 1) / 3600
     return f", about {hours:.1f} hours of {os.cpu_count()} cores at {sum(seconds) / len(seconds):.0f} s a job"
-
-
-def prepare(shared: Path, work: Path) -> None:
-    """Links to the French data, where the comparison of recipes has them; English is laid out by it alone."""
-    (work / "fr").mkdir(parents=True, exist_ok=True)
-    links = {"fr/reviews": "fr/sentiment/reviews", "fr/wikineural": "fr/ner/wikineural", "fr/piaf": "fr/qa/piaf"}
-    for ours, theirs in links.items():
-        if not (work / ours).exists():
-            (work / ours).symlink_to(shared / theirs)
-
-
-def tuned(todo: list[Job], work: Path, *, steps: int | None) -> list[str]:
-    """The tuned teachers and students that the jobs start from; those of the comparison of recipes are used."""
-    failed = []
-    for job in {(job.language.name, job.task.name, job.seed): job for job in todo}.values():
-        for model, folder in (("teacher", job.language.teacher), ("student", job.language.student)):
-            out = folder.format(task=job.task.name, seed=job.seed)
-            if (work / out).exists():
-                continue
-            if job.language.name == "en":
-                failed.append(f"{out}: benchmarks/recipes/run.py SHARED WORK en makes it, in the same WORK")
-                continue
-            command = ["finetune", f"shipped:{model}", "--task", job.task.name, "--data", job.task.data, "--out", out,
-                       "--seed", str(job.seed), "--set", f"training.learning_rate={FINETUNE[job.language.name]}",
-                       "--set", f"training.row_length={job.task.length}", "--set", "training.batch_size=16",
-                       "--set", "student.dropout=0", "--quiet"]  # fmt: skip
-            command += ["--set", f"training.max_steps={steps}"] if steps else []
-            if not affinage(command, work, out):
-                failed.append(out)
-    return failed
-
-
-def missing(job: Job, work: Path) -> bool:
-    """Whether the models that it starts from are not there."""
-    folders = (job.language.teacher, job.language.student)
-    return not all((work / folder.format(task=job.task.name, seed=job.seed)).exists() for folder in folders)
 
 
 def run_all(todo: list[Job], work: Path, results: Path, *, recover: int | None) -> list[str]:
@@ -122,10 +85,6 @@ def run(job: Job, work: Path, results: Path, recover: int | None) -> bool:
     return python([str(HERE / "one.py"), str(path), str(work), str(results / job.out)], work, name)
 
 
-def affinage(command: list[str], work: Path, out: str) -> bool:
-    return python(["-m", "affinage", *command], work, out.replace("/", "-")) and (work / out).exists()
-
-
 def python(arguments: list[str], work: Path, name: str) -> bool:
     """Whether it ended well; what it said is in the logs."""
     one = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
@@ -150,7 +109,6 @@ def parsed() -> argparse.Namespace:
     parser.add_argument(
         "--recover", type=int, help="steps, to try the scripts: such results are none of the experiment"
     )
-    parser.add_argument("--tuning-steps", type=int, help="the same, of fine-tuning")
     parser.add_argument("--dry-run", action="store_true")
     return parser.parse_args()
 

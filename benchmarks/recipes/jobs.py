@@ -24,7 +24,7 @@ FEW_LOOKS = ("held_out=0.0005", "training.evaluations=2")
 class Budget:
     """How long runs on text are, in optimizer steps of 24 rows (students) and 48 rows (the English teacher's head)."""
 
-    general: int = 800
+    general: int = 500
     head: int = 400
     together: int = 300
 
@@ -39,7 +39,7 @@ class Task:
     """of its training part that are trained on: where GLUE's dev part is the test part, a tenth is held out"""
     seeds: int
     epochs: int = 3
-    batch: int = 16
+    batch: int = 32
     length: int = 128
     augmented: bool = False
     """TinyBERT's stages also get two changed copies of every text"""
@@ -88,9 +88,9 @@ LANGUAGES = (
             Task("mrpc", "en/mrpc", 3300, 3, augmented=True),
             Task("rte", "en/rte", 2240, 3, length=256, augmented=True),
             Task("stsb", "en/stsb", 5170, 3, augmented=True),
-            Task("cola", "en/cola", 7700, 3, batch=32, length=64),
+            Task("cola", "en/cola", 7700, 3, length=64),
             Task("sst2", "en/sst2", 7200, 1, length=64),
-            Task("squad", "en/squad", 5400, 1, epochs=2, length=256),
+            Task("squad", "en/squad", 5400, 1, epochs=2, batch=16, length=256),
         ),
         suite=(
             Task("wnli", "en/wnli", 570, 1),
@@ -106,9 +106,9 @@ LANGUAGES = (
         general=("distilcamembert", "distilroberta", "tinybert-6", "minilmv2", "minilm"),
         rate="3e-4",
         tasks=(
-            Task("sentiment", "fr/reviews", 5413, 3, epochs=1),
-            Task("ner", "fr/wikineural", 11400, 3, epochs=1, length=96),
-            Task("qa", "fr/piaf", 6024, 1, epochs=2, length=256),
+            Task("sentiment", "fr/reviews", 5413, 3, epochs=1, batch=16),
+            Task("ner", "fr/wikineural", 11400, 3, epochs=1, batch=16, length=96),
+            Task("qa", "fr/piaf", 6024, 1, epochs=2, batch=16, length=256),
         ),
     ),
 )

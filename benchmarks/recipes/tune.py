@@ -14,11 +14,11 @@ from pathlib import Path
 from jobs import LANGUAGES, Budget, Job, Language, jobs, tuned
 from kept import HERE
 from prepare import prepare
-from run import run_all, with_needs
+from running import run_all, with_needs
 
 from affinage.report.report import Report
 
-RATES = ("5e-5", "1e-4", "2e-4", "3e-4")
+RATES = ("5e-5", "1e-4", "2e-4")
 SPLITS = ("valid", "held-out train", "part of dev")
 
 
