@@ -1,6 +1,6 @@
 """Puts a trained model where it ships: ship.py RUN NAME --notes FILE --losses FILE …
 
-Writes src/affinage/assets/models/NAME: fp16 weights, tokenizer, report.json and card. RUN is what train.py or
+Writes models/src/affinage_models/NAME: fp16 weights, tokenizer, report.json and card. RUN is what train.py or
 `affinage distil` wrote.
 """
 
@@ -17,7 +17,7 @@ from affinage.report.card import model_card
 from affinage.report.provenance import provenance
 from affinage.report.report import Report, TrainingRun
 
-MODELS = Path(__file__).parents[2] / "src" / "affinage" / "assets" / "models"
+MODELS = Path(__file__).parents[2] / "models" / "src" / "affinage_models"
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 
 

@@ -81,3 +81,11 @@ def test_a_misspelt_name_is_explained() -> None:
     with pytest.raises(InputError, match="Did you mean 'shipped:teacher'"):
         located("shipped:techer")
     assert located("camembert-base") == "camembert-base"
+
+
+def test_without_their_package_its_name_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("affinage.models.shipped.find_spec", lambda name: None)
+    assert shipped_models() == []
+    with pytest.raises(InputError, match="pip install affinage-models"):
+        located("shipped:teacher")
+    assert located("somewhere/else") == "somewhere/else"
