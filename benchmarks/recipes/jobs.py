@@ -24,7 +24,7 @@ FEW_LOOKS = ("held_out=0.0005", "training.evaluations=2")
 class Budget:
     """How long runs on text are, in optimizer steps of 24 rows (students) and 48 rows (the English teacher's head)."""
 
-    general: int = 500
+    general: int = 300
     head: int = 400
     together: int = 300
 
@@ -168,7 +168,7 @@ def made_teacher(language: Language, budget: Budget) -> Iterator[Job]:
 def general(language: Language, budget: Budget, recipe: str) -> Job:
     """A general student: the recipe's losses, the comparison's shape, rate and budget."""
     shape = ("training.batch_size=24", "training.gradient_accumulation_steps=1", f"training.row_length={ROW_LENGTH}")
-    rate = ("training.learning_rate=5e-4", "training.warmup=0.05")
+    rate = ("training.learning_rate=5e-4", "training.warmup=0.05", "training.kernels=compiled")
     command = ("distil", language.teacher, "--corpus", language.corpus, "--recipe", recipe)
     chosen = settings(*SHAPE, *shape, *rate, *FEW_LOOKS)
     steps = ("--max-steps", str(budget.general))

@@ -93,3 +93,32 @@ def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
         affinage.load(tmp_path / "out", engine="openvino")
     with pytest.raises(InputError, match="its engines are onnx and openvino"):
         affinage.load(tmp_path / "out", engine="torch")
+
+
+@pytest.mark.parametrize("task", ["sentiment", "ner", "qa"])
+def test_a_folder_in_its_own_format(task: str, tmp_path: Path) -> None:
+    model = tuned_teacher(tmp_path, task, initializer_range=0.5, affinage_task=task)
+    made = affinage.export(model, out=tmp_path / "out", form="openvino")
+    assert made.agreement == 1 and made.size_bytes > 0
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"model.xml", "model.bin"} < names and "model.onnx" not in names
+    texts: Any = list(SENTENCES)
+    if task == "qa":
+        texts = [{"question": "Qui ?", "context": text} for text in SENTENCES]
+    wanted = affinage.load(model, engine="openvino").predict(texts)
+    assert affinage.load(tmp_path / "out").predict(texts) == wanted
+    with pytest.raises(InputError, match="its engine is openvino"):
+        affinage.load(tmp_path / "out", engine="onnx")
+
+
+def test_its_own_format_of_masked_words(tmp_path: Path) -> None:
+    model = save_tiny(tmp_path, "roberta", "mlm")
+    affinage.export(model, out=tmp_path / "out", form="openvino")
+    word = affinage.load(tmp_path / "out").predict("Une <mask> sombre.")
+    assert word == affinage.load(model, engine="openvino").predict("Une <mask> sombre.")
+
+
+def test_integers_are_not_its_own(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no fast kernels for these integers"):
+        affinage.export(tuned_teacher(tmp_path, "sentiment"), out=tmp_path / "out", form="openvino", int8="dynamic")
+    assert not (tmp_path / "out").exists()

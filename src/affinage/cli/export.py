@@ -8,7 +8,6 @@ import typer
 
 from affinage.cli.console import say, write, write_table
 from affinage.cli.options import Columns, Json, Model, Out, Overwrite, Quiet, columns_of
-from affinage.errors import InputError
 
 if TYPE_CHECKING:
     from affinage.workflows.export import Exported
@@ -17,7 +16,9 @@ if TYPE_CHECKING:
 def export(
     model: Model,
     out: Out,
-    form: Annotated[str, typer.Option("--format", metavar="NAME", help="What to write: onnx.")] = "onnx",
+    form: Annotated[
+        str, typer.Option("--format", metavar="NAME", help="For ONNX Runtime or OpenVINO: onnx, openvino.")
+    ] = "onnx",
     int8: Annotated[
         str, typer.Option("--int8", metavar="KIND", help="Weights as 8-bit integers: none, dynamic, static.")
     ] = "none",
@@ -38,7 +39,7 @@ def export(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Model -> a folder for ONNX Runtime, without torch.
+    """Model -> a folder for ONNX Runtime or OpenVINO, without torch.
 
     The folder is kept only if it answers as the model does.
 
@@ -47,13 +48,12 @@ def export(
     affinage export runs/sentiment --int8 dynamic --out sentiment-int8
     affinage predict sentiment-int8 "Un film magnifique."
     """
-    if form != "onnx":
-        raise InputError(f"--format '{form}': expected onnx")
     from affinage.workflows.export import export as run
 
     made = run(
         model,
         out=out,
+        form=form,  # type: ignore[arg-type]
         int8=int8,  # type: ignore[arg-type]
         target=target,  # type: ignore[arg-type]
         task=task,

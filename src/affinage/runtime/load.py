@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from affinage.errors import InputError
 from affinage.runtime.facts import Engine, ModelFacts, ModelKind, agreed_kind, texts_of_task
 from affinage.runtime.inputs import check_count
-from affinage.runtime.onnx.config import GRAPH, is_exported, read_onnx_config, read_tokenizer
+from affinage.runtime.onnx.config import GRAPHS, is_exported, read_onnx_config, read_tokenizer
 from affinage.runtime.onnx.session import OnnxEngine
 from affinage.runtime.predictor import BATCH_SIZE, Predictor
 
@@ -32,9 +32,9 @@ def load(
     torch nor transformers; its task is found in its config.
 
     `task`: insist on one ("sentiment", "ner", …, "fill-mask", "zero-shot", "embedding"), for a config that does not say
-    it. `engine`: None takes "onnx" for an exported folder and "torch" for a model; a model under "onnx" or "openvino"
-    is made a float32 graph in memory (affinage[export]). `threads`: None takes what OMP_NUM_THREADS says, else the
-    cores that the process may use; those of torch are the whole process's. `batch_size`: rows computed at once, at
+    it. `engine`: None takes that of its format for an exported folder and "torch" for a model; a model under "onnx" or
+    "openvino" is made a float32 graph in memory (affinage[export]). `threads`: None takes what OMP_NUM_THREADS says,
+    else the cores that the process may use; those of torch are the whole process's. `batch_size`: rows computed at once, at
     most. `dtype`: "bfloat16" of torch and OpenVINO is quicker on CPUs that have it (AVX512-BF16, AMX), and changes
     scores in the third digit.
 
@@ -110,13 +110,18 @@ def predictor_of(
 def _load_exported(
     folder: Path, *, task: str | None, engine: EngineName | None, threads: int | None, batch_size: int, dtype: Dtype
 ) -> Predictor:
-    facts: ModelFacts = read_onnx_config(folder)
+    config = read_onnx_config(folder)
+    facts: ModelFacts = config
     if task is not None:
         kind = agreed_kind(facts.kind, task=task, noted=facts.task, where=str(folder))
         facts = facts.model_copy(update={"kind": kind, "task": task, "texts": texts_of_task(task)})
     if engine == "torch":
         raise InputError(f"model '{folder}' is an exported graph: its engines are onnx and openvino")
-    made = _graph_engine(folder / GRAPH, facts, engine=engine, threads=threads, dtype=dtype)
+    if config.graph == "openvino":
+        if engine == "onnx":
+            raise InputError(f"model '{folder}' was exported for OpenVINO: its engine is openvino")
+        engine = "openvino"
+    made = _graph_engine(folder / GRAPHS[config.graph], facts, engine=engine, threads=threads, dtype=dtype)
     return Predictor(made, read_tokenizer(folder), facts, batch_size=batch_size)
 
 

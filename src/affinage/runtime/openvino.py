@@ -1,4 +1,4 @@
-"""Graphs in OpenVINO, on the CPU: the same model.onnx, with texts padded to a few widths."""
+"""Graphs in OpenVINO, on the CPU: the same model.onnx or its own format, with texts padded to a few widths."""
 
 import bisect
 import threading
@@ -35,10 +35,7 @@ class OpenVinoEngine(GraphEngine):
         Raises: InputError where OpenVINO cannot load it; MissingExtra where that is not installed.
         """
         super().__init__(pad_id=pad_id, mask_id=mask_id)
-        try:
-            import openvino
-        except ImportError:
-            raise MissingExtra("openvino", "openvino") from None
+        openvino = _openvino()
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
@@ -51,8 +48,9 @@ class OpenVinoEngine(GraphEngine):
             compiled = core.compile_model(model, "CPU", settings)
         except RuntimeError as error:
             where = "the graph" if isinstance(graph, bytes) else f"'{graph}'"
-            reason = next((line for line in str(error).splitlines() if line.strip()), "no reason given")
-            raise InputError(f"{where} cannot be loaded by OpenVINO {openvino.__version__}: {reason}") from None
+            raise InputError(
+                f"{where} cannot be loaded by OpenVINO {openvino.__version__}: {_first_line(error)}"
+            ) from None
         self._request: Any = compiled.create_infer_request()
         self._names = [one.any_name for one in compiled.inputs]
         self._outputs = range(len(compiled.outputs))
@@ -75,3 +73,36 @@ class OpenVinoEngine(GraphEngine):
         # A text without a single token has no softmax: the rows that are added have one.
         made["attention_mask"][rows:, 0] = 1
         return made
+
+
+def converted(graph: Path, to: Path) -> None:
+    """Write the graph in the file `graph` to `to` (.xml, its weights beside it), as OpenVINO reads it without ONNX.
+
+    Raises: InputError where OpenVINO has not all of its operators; MissingExtra where it is not installed.
+    """
+    openvino = _openvino()
+    try:
+        openvino.save_model(openvino.Core().read_model(str(graph)), str(to), compress_to_fp16=False)
+    except RuntimeError as error:
+        raise InputError(
+            f"--format openvino: OpenVINO {openvino.__version__} cannot read the graph: {_first_line(error)}; export "
+            "it with --format onnx"
+        ) from None
+
+
+def check_installed() -> None:
+    """Raises: MissingExtra."""
+    _openvino()
+
+
+def _openvino() -> Any:
+    """The package. Raises: MissingExtra."""
+    try:
+        import openvino
+    except ImportError:
+        raise MissingExtra("openvino", "openvino") from None
+    return openvino
+
+
+def _first_line(error: RuntimeError) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), "no reason given")

@@ -1,4 +1,4 @@
-"""`affinage export`: a model -> a folder for ONNX Runtime, kept only if it answers as the model does."""
+"""`affinage export`: a model -> a folder for ONNX Runtime or OpenVINO, kept only if it answers as the model does."""
 
 import logging
 import shutil
@@ -60,6 +60,7 @@ def export(
     model: str | Path,
     *,
     out: str | Path,
+    form: Literal["onnx", "openvino"] = "onnx",
     int8: Literal["none", "dynamic", "static"] = "none",
     target: Literal["x86-vnni", "x86", "arm64"] = "x86-vnni",
     task: str | None = None,
@@ -68,7 +69,7 @@ def export(
     least_agreement: float = 0.95,
     overwrite: bool = False,
 ) -> Exported:
-    """Write `model` (a folder or hub name) to the folder `out` as a graph for ONNX Runtime.
+    """Write `model` (a folder or hub name) to the folder `out` as a graph for ONNX Runtime, or OpenVINO in float32.
 
     `int8` "dynamic": weights and embeddings as 8-bit integers, a scale for each row; activations are quantized as they
     come. "static": activations in ranges that are measured on every second row of the sample, and compared on the
@@ -81,19 +82,23 @@ def export(
     float32 logits that differ, int8 answers of which fewer than `least_agreement` are the same. Nothing is kept then.
     """
     began = time.perf_counter()
-    _check(int8=int8, target=target, least_agreement=least_agreement)
+    _check(form=form, int8=int8, target=target, least_agreement=least_agreement)
     refuse_existing(out, overwrite=overwrite)
     with export_extra():
         from affinage.runtime.engine import TorchEngine
         from affinage.runtime.kind import facts_of, kind_of, load_network
+        from affinage.runtime.onnx.batches import GraphEngine
         from affinage.runtime.onnx.build import integers_in, onnx_graph
-        from affinage.runtime.onnx.config import OnnxConfig
+        from affinage.runtime.onnx.config import GRAPHS, OnnxConfig
         from affinage.runtime.onnx.folder import write_config_and_card, write_graph, write_tokenizer
         from affinage.runtime.onnx.linear import Int8
         from affinage.runtime.onnx.parity import check, compare, masked_in_the_middle
         from affinage.runtime.onnx.parts import is_built
         from affinage.runtime.onnx.session import OnnxEngine
+        from affinage.runtime.openvino import OpenVinoEngine, check_installed, converted
 
+    if form == "openvino":
+        check_installed()
     config = read_config(model)
     kind = kind_of(config, where=str(model), task=task)
     tokenizer = load_tokenizer(model)
@@ -121,13 +126,21 @@ def export(
         graph = onnx_graph(network, int8=as_int8, pooling=mode)
     integers = int8 if int8 != "none" else integers_in(network)
     reference = TorchEngine(network, pad_id=facts.pad_id, mask_id=facts.mask_id, pooling=mode)
-    identity = {"verb": "export", "model": weights_fingerprint(model), "int8": int8, "target": target}
+    identity = {"verb": "export", "model": weights_fingerprint(model), "int8": int8, "target": target, "form": form}
     folder = RunFolder.open(out, identity=identity, overwrite=overwrite)
     made: list[Exported] = []
 
     def write(aside: Path) -> None:
         path = write_graph(graph, aside)
-        engine = OnnxEngine(path, pad_id=facts.pad_id, mask_id=facts.mask_id)
+        engine: GraphEngine
+        if form == "openvino":
+            made_of, path = path, aside / GRAPHS[form]
+            converted(made_of, path)
+            for file in aside.glob(f"{made_of.name}*"):
+                file.unlink()
+            engine = OpenVinoEngine(path, pad_id=facts.pad_id, mask_id=facts.mask_id)
+        else:
+            engine = OnnxEngine(path, pad_id=facts.pad_id, mask_id=facts.mask_id)
         parity = compare(engine, reference, rows, kind)
         check(parity, int8=integers != "none", least_agreement=least_agreement)
         write_tokenizer(tokenizer, aside)
@@ -135,6 +148,7 @@ def export(
             **facts.model_dump(),
             affinage=__version__,
             architecture=config.model_type,
+            graph=form,
             int8=integers,
             target=None if integers == "none" else target,
             parity=parity,
@@ -144,7 +158,7 @@ def export(
             Exported(
                 kind=kind,
                 int8=integers,
-                size_bytes=sum(file.stat().st_size for file in aside.glob("model.onnx*")),
+                size_bytes=sum(file.stat().st_size for file in aside.glob("model.*")),
                 operators=len(graph.graph.node),
                 rows=parity.rows,
                 largest_difference=parity.largest_difference,
@@ -161,12 +175,19 @@ def export(
     return made[0]
 
 
-def _check(*, int8: str, target: str, least_agreement: float) -> None:
+def _check(*, form: str, int8: str, target: str, least_agreement: float) -> None:
     """Raises: InputError for an option that is not there."""
-    from affinage.runtime.onnx.config import Int8Kind, Target
+    from affinage.runtime.onnx.config import Form, Int8Kind, Target
 
+    if form not in get_args(Form):
+        raise InputError(f"--format '{form}': expected {', '.join(get_args(Form))}")
     if int8 not in get_args(Int8Kind):
         raise InputError(f"--int8 '{int8}': expected {', '.join(get_args(Int8Kind))}")
+    if form == "openvino" and int8 != "none":
+        raise InputError(
+            f"--int8 {int8}: OpenVINO has no fast kernels for these integers; take --format onnx, or leave --int8 out "
+            'and compute in bfloat16: affinage.load(DIR, dtype="bfloat16")'
+        )
     if target not in get_args(Target):
         raise InputError(f"--target '{target}': expected {', '.join(get_args(Target))}")
     if not 0 <= least_agreement <= 1:

@@ -11,8 +11,11 @@ from affinage.errors import InputError
 from affinage.runtime.facts import ModelFacts
 
 FORMAT: Literal["affinage-onnx-1"] = "affinage-onnx-1"
-GRAPH, TOKENIZER, CONFIG = "model.onnx", "tokenizer.json", "config.json"
+TOKENIZER, CONFIG = "tokenizer.json", "config.json"
+GRAPHS: dict[str, str] = {"onnx": "model.onnx", "openvino": "model.xml"}
+"""file of the graph in each format; what is large lies beside it"""
 
+Form = Literal["onnx", "openvino"]
 Int8Kind = Literal["none", "dynamic", "static"]
 Target = Literal["x86-vnni", "x86", "arm64"]
 
@@ -37,6 +40,8 @@ class OnnxConfig(ModelFacts):
     format: Literal["affinage-onnx-1"] = FORMAT
     affinage: str
     architecture: str
+    graph: Form = "onnx"
+    """format of the graph"""
     int8: Int8Kind = "none"
     target: Target | None = None
     """the processors that the integers are made for"""

@@ -5,7 +5,7 @@ from pathlib import Path
 import onnx
 from transformers import PreTrainedTokenizerFast
 
-from affinage.runtime.onnx.config import CONFIG, GRAPH, TOKENIZER, OnnxConfig
+from affinage.runtime.onnx.config import CONFIG, GRAPHS, TOKENIZER, OnnxConfig
 
 _LARGEST_PROTOBUF = 2**31 - 2**24
 """bytes; what is larger keeps its weights in a file beside it"""
@@ -13,9 +13,9 @@ _LARGEST_PROTOBUF = 2**31 - 2**24
 
 def write_graph(graph: onnx.ModelProto, folder: Path) -> Path:
     """`model.onnx`, and its weights beside it where one file may not be so large."""
-    path = folder / GRAPH
+    path = folder / GRAPHS["onnx"]
     beside = sum(len(one.raw_data) for one in graph.graph.initializer) > _LARGEST_PROTOBUF
-    onnx.save(graph, str(path), save_as_external_data=beside, location=f"{GRAPH}.data")
+    onnx.save(graph, str(path), save_as_external_data=beside, location=f"{path.name}.data")
     return path
 
 
@@ -43,6 +43,9 @@ def _card(config: OnnxConfig, name: str, source: str) -> str:
     weights = "float32" if config.int8 == "none" else f"int8 ({config.int8}, made for {config.target})"
     found, origin = config.parity, Path(source).name
     labels = f"\nClasses, in the order of the logits: {', '.join(config.labels)}.\n" if config.labels else ""
+    file = "| `model.onnx` | the graph, for ONNX Runtime |"
+    if config.graph == "openvino":
+        file = "| `model.xml`, `model.bin` | the graph, for OpenVINO |"
     outputs = _OUTPUTS.get(config.kind, "`logits` (batch, classes)")
     return f"""---
 tags: [affinage, onnx]
@@ -55,7 +58,7 @@ A {config.architecture} model ({config.kind}), exported from `{origin}` by affin
 {labels}
 | file | what it is |
 |---|---|
-| `model.onnx` | the graph, for ONNX Runtime |
+{file}
 | `tokenizer.json` | for the library `tokenizers` |
 | `config.json` | kind, labels, ids of special tokens, longest row |
 
