@@ -34,9 +34,9 @@ def load(
     `task`: insist on one ("sentiment", "ner", …, "fill-mask", "zero-shot", "embedding"), for a config that does not say
     it. `engine`: None takes that of its format for an exported folder and "torch" for a model; a model under "onnx" or
     "openvino" is made a float32 graph in memory (affinage[export]). `threads`: None takes what OMP_NUM_THREADS says,
-    else the cores that the process may use; those of torch are the whole process's. `batch_size`: rows computed at once, at
-    most. `dtype`: "bfloat16" of torch and OpenVINO is quicker on CPUs that have it (AVX512-BF16, AMX), and changes
-    scores in the third digit.
+    else the cores that the process may use; those of torch are the whole process's. `batch_size`: rows computed at
+    once, at most. `dtype`: "bfloat16" of torch and OpenVINO is quicker on CPUs that have it (AVX512-BF16, AMX), and
+    changes scores in the third digit.
 
     >>> predictor = load("runs/sentiment")  # doctest: +SKIP
     >>> predictor.predict("Un film magnifique.")  # doctest: +SKIP

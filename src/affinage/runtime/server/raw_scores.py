@@ -10,7 +10,7 @@ _BATCH = 32
 
 def raw_scores(predictor: Predictor, inputs: list[Any]) -> list[dict[str, Any]]:
     """For each text or pair "top": every class with its logit, the largest first; "truncated" as `predict` says it."""
-    engine, tokenizer = _parts(predictor)
+    engine, tokenizer = predictor.loaded.engine, predictor.loaded.tokenizer
     results: list[dict[str, Any]] = [{}] * len(inputs)
     for paired, encode in ((False, encode_texts), (True, encode_pairs)):
         places = [i for i, given in enumerate(inputs) if isinstance(given, tuple) == paired]
@@ -20,10 +20,3 @@ def raw_scores(predictor: Predictor, inputs: list[Any]) -> list[dict[str, Any]]:
             top = [{"label": label, "score": score} for label, score in sorted(scored, key=lambda one: -one[1])]
             results[places[i]] = {"top": top, **({"truncated": True} if rows[i].truncated else {})}
     return results
-
-
-def _parts(predictor: Any) -> tuple[Any, Any]:
-    """Engine and tokenizer, wherever a predictor keeps them."""
-    if hasattr(predictor, "loaded"):
-        return predictor.loaded.engine, predictor.loaded.tokenizer
-    return predictor._engine, predictor._encoder
