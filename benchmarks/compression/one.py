@@ -75,7 +75,7 @@ def told(asked: dict[str, Any], plan: Plan, report: Report, whole: Report) -> di
         "scores": scores,
         "ledger": [entry.model_dump(mode="json") for entry in report.ledger],
         "conditions": {"affinage": p.affinage, "torch": p.torch, "cpu": p.hardware.cpu, "threads": 1, "date": p.date,
-                       "data": p.data},
+                       "data": {f"{Path(file).parent.name}/{Path(file).name}": one for file, one in p.data.items()}},
     }  # fmt: skip
 
 
