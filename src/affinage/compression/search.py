@@ -1,9 +1,6 @@
 """Which plan meets a budget at the best score: many are looked at cheaply, the most promising are tried in full."""
 
 import logging
-import sqlite3
-import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,17 +8,14 @@ from typing import Any
 from affinage.compression.budget import Budget
 from affinage.compression.plan import Plan
 from affinage.compression.space import Slots, plan_of, starts
-from affinage.errors import InputError, MissingExtra
+from affinage.compression.studies import ended, give_up, open_studies, others_like, wait_for
+from affinage.errors import InputError
 from affinage.report.frontier import Variant
 
 log = logging.getLogger(__name__)
 
 SLACK = 1.15
 """by how much an estimate may be above a limit and the plan still be tried in full: it is measured there"""
-_BEAT, _STALE = 60, 600
-"""seconds: how often a worker says that it lives, and after how long a silent one's plan is given to another"""
-_WAIT = 2.0
-"""seconds between two looks at what other workers have done"""
 _DRAWS = 6
 """draws for each plan that is looked at, at most: some choices do not go together"""
 
@@ -68,22 +62,6 @@ class Found:
     """plans"""
 
 
-def check_extra() -> None:
-    """Raises: MissingExtra where Optuna is not installed."""
-    try:
-        import optuna  # noqa: F401
-    except ImportError:
-        raise MissingExtra("optuna", "search") from None
-
-
-class _Journalled(sqlite3.Connection):
-    """One process's file, whose every commit need not wait for the disk: a killed process loses nothing by that."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;")
-
-
 class Search:
     """One worker of a search, whose state is in a database: what ended is not done again, by whomever it was done."""
 
@@ -96,45 +74,23 @@ class Search:
 
         Raises: InputError where the database cannot be used; MissingExtra without Optuna.
         """
-        check_extra()
-        import optuna
-        from optuna.storages import RDBStorage
-
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-        how: dict[str, Any] = {"timeout": 60, **({"factory": _Journalled} if alone else {})}
-        more = {"connect_args": how} if url.startswith("sqlite") else None
-        beat: dict[str, Any] = {} if alone else {"heartbeat_interval": _BEAT, "grace_period": _STALE}
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # heartbeats
-                storage = RDBStorage(url, engine_kwargs=more, **beat)
-            studies = [
-                optuna.create_study(
-                    storage=storage,
-                    study_name=f"{name} {part}",
-                    direction=way,  # type: ignore[arg-type]
-                    load_if_exists=True,
-                )
-                for part, way in ((f"looked at, {budget}", "minimize"), ("in full", "maximize"))
-            ]
-        except Exception as error:  # of SQLAlchemy or a driver: they share no class
-            reason = str(error).strip().splitlines()[0]
-            raise InputError(f"the database of the search cannot be used: {reason}") from None
+        studies = open_studies(
+            url, [(f"{name} looked at, {budget}", "minimize"), (f"{name} in full", "maximize")], alone=alone
+        )
         self._looked, self._full = studies
         self._slots, self._base, self._means, self._alone = slots, base, means, alone
         self._budget = budget
         self._seen: dict[str, tuple[Plan, Glance]] = {}
         self._read = 0
-        before = [study for study in optuna.get_all_study_names(storage) if study.startswith(f"{name} looked at,")]
         self._known = {
             sha256: glance
-            for study in before
-            for sha256, (_, glance) in _glances(optuna.load_study(study_name=study, storage=storage)).items()
+            for study in others_like(self._looked, f"{name} looked at,")
+            for sha256, (_, glance) in _glances(study).items()
         }
         """of a search with another budget"""
         if alone:  # whoever was at it is dead
             for study in studies:
-                self._give_up(study)
+                give_up(study)
 
     def run(self, effort: Effort, *, uncompressed: Mapping[str, float], seed: int) -> Found:
         """Look, choose, try. `uncompressed`: size in bytes.
@@ -164,14 +120,15 @@ class Search:
             return found.loss
 
         for _ in range(_DRAWS * effort.tries):
-            done = self._ended(self._looked)
+            done = ended(self._looked)
             if len(self._glances()) >= effort.tries:
                 break
             self._ask_for_starts()
             # One seed a draw: a run that was killed draws on as if it had not been.
             self._looked.sampler = TPESampler(seed=(seed * 100_003 + done) % 2**32)
             self._looked.optimize(objective, n_trials=1)
-        self._await(self._looked)
+        if not self._alone:
+            wait_for(self._looked)
 
     def _ask_for_starts(self) -> None:
         """Enqueue the first of the given choices that nobody has looked at, or is about to."""
@@ -283,7 +240,8 @@ class Search:
 
         while self._waiting():
             self._full.optimize(objective, n_trials=1)
-        self._await(self._full)
+        if not self._alone:
+            wait_for(self._full)
 
     def _waiting(self) -> bool:
         return any(trial.state.name == "WAITING" for trial in self._full.get_trials(deepcopy=False))
@@ -295,28 +253,6 @@ class Search:
                 plan = Plan.of(trial.user_attrs["plan"])
                 found.setdefault(plan.sha256, (plan, Variant.model_validate(trial.user_attrs["variant"])))
         return list(found.values())
-
-    # -- workers -------------------------------------------------------------------------------------------------------
-
-    def _ended(self, study: Any) -> int:
-        """Trials that came to an end, refused ones included; what a dead worker left is none."""
-        return sum(trial.state.name in ("COMPLETE", "PRUNED") for trial in study.get_trials(deepcopy=False))
-
-    def _await(self, study: Any) -> None:
-        """Until nobody is at it. Whoever is silent for long is given up."""
-        from optuna.storages import fail_stale_trials
-
-        while not self._alone and any(t.state.name == "RUNNING" for t in study.get_trials(deepcopy=False)):
-            fail_stale_trials(study)
-            time.sleep(_WAIT)
-
-    def _give_up(self, study: Any) -> None:
-        """What was under way when the run was killed is done again: drawn by the same seed, or asked for."""
-        from optuna.trial import TrialState
-
-        for trial in study.get_trials(deepcopy=False):
-            if trial.state == TrialState.RUNNING:
-                study.tell(trial.number, state=TrialState.FAIL)
 
 
 def best_within(found: Sequence[tuple[Plan, Variant]]) -> tuple[Plan, Variant] | None:

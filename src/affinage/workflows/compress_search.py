@@ -18,8 +18,9 @@ from affinage.compression.base import Resources
 from affinage.compression.budget import Budget
 from affinage.compression.plan import Plan
 from affinage.compression.run import State, applied, check_plan, run_plan
-from affinage.compression.search import Effort, Found, Glance, Means, Search, best_within, check_extra
+from affinage.compression.search import Effort, Found, Glance, Means, Search, best_within
 from affinage.compression.space import slots_for
+from affinage.compression.studies import check_extra
 from affinage.errors import CheckFailed, InputError
 from affinage.evaluation.footprint import footprint, tensor_bytes
 from affinage.report.frontier import Variant
