@@ -69,7 +69,7 @@ def export(
     least_agreement: float = 0.95,
     overwrite: bool = False,
 ) -> Exported:
-    """Write `model` (a folder or hub name) to the folder `out` as a graph for ONNX Runtime, or OpenVINO in float32.
+    """Write `model` (a folder or hub name) to the folder `out` as a graph for ONNX Runtime or OpenVINO.
 
     `int8` "dynamic": weights and embeddings as 8-bit integers, a scale for each row; activations are quantized as they
     come. "static": activations in ranges that are measured on every second row of the sample, and compared on the
@@ -120,10 +120,10 @@ def export(
     if int8 == "static":
         rows, measured_on = rows[1::2], rows[::2]
         made_static = static_int8(network, measured_on, pad_id=facts.pad_id, narrow=target == "x86")
-        graph = onnx_graph(made_static, pooling=mode)
+        graph = onnx_graph(made_static, pooling=mode, pairs=form == "openvino")
     else:
         as_int8 = None if int8 == "none" else Int8(bits=7 if target == "x86" else 8)
-        graph = onnx_graph(network, int8=as_int8, pooling=mode)
+        graph = onnx_graph(network, int8=as_int8, pooling=mode, pairs=form == "openvino")
     integers = int8 if int8 != "none" else integers_in(network)
     reference = TorchEngine(network, pad_id=facts.pad_id, mask_id=facts.mask_id, pooling=mode)
     identity = {"verb": "export", "model": weights_fingerprint(model), "int8": int8, "target": target, "form": form}
@@ -183,10 +183,10 @@ def _check(*, form: str, int8: str, target: str, least_agreement: float) -> None
         raise InputError(f"--format '{form}': expected {', '.join(get_args(Form))}")
     if int8 not in get_args(Int8Kind):
         raise InputError(f"--int8 '{int8}': expected {', '.join(get_args(Int8Kind))}")
-    if form == "openvino" and int8 != "none":
+    if form == "openvino" and int8 == "dynamic":
         raise InputError(
-            f"--int8 {int8}: OpenVINO has no fast kernels for these integers; take --format onnx, or leave --int8 out "
-            'and compute in bfloat16: affinage.load(DIR, dtype="bfloat16")'
+            "--int8 dynamic: OpenVINO has no kernels for ranges that are found at every run; take --int8 static, or "
+            "--format onnx"
         )
     if target not in get_args(Target):
         raise InputError(f"--target '{target}': expected {', '.join(get_args(Target))}")

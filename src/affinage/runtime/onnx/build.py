@@ -34,12 +34,15 @@ _EMIT = {SEQUENCE: emit_sequence, TOKEN: emit_token, SPAN: emit_span, MASKED: em
 
 
 @torch.no_grad()
-def onnx_graph(model: PreTrainedModel, *, int8: Int8 | None = None, pooling: Mode | None = None) -> onnx.ModelProto:
+def onnx_graph(
+    model: PreTrainedModel, *, int8: Int8 | None = None, pooling: Mode | None = None, pairs: bool = False
+) -> onnx.ModelProto:
     """The graph of a model with a task's head, or the vocabulary's; with `pooling`, of its encoder alone.
 
     Inputs `input_ids`, `attention_mask` and, where the model takes them, `token_type_ids`: (B, T) int64, padded on the
     right; for a masked language model also `positions` (N, 2) int64. Outputs `logits`: (B, C), (B, T, C) or, at
     the positions asked for, (N, V); of spans `start_logits` and `end_logits` (B, T); pooled ones `embeddings` (B, H).
+    `pairs`: as in `Emission`, for OpenVINO.
 
     Raises: InputError for a head, or a variant of an architecture, that cannot be exported.
     """
@@ -53,7 +56,7 @@ def onnx_graph(model: PreTrainedModel, *, int8: Int8 | None = None, pooling: Mod
     activation = activation_of(model)
     if activation not in ACTIVATIONS:
         raise InputError(f"activation '{activation}' is not exported; known: {', '.join(sorted(ACTIVATIONS))}")
-    out = Emission(Graph(model), int8)
+    out = Emission(Graph(model), int8, pairs=pairs)
     inputs = declare_inputs(out, model)
     last = encode(out, model, inputs, first_only=pooling == "cls" if pooling else head == SEQUENCE)
     if pooling:

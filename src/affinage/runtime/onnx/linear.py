@@ -36,9 +36,13 @@ class Int8:
 class Emission:
     """A graph under construction, and how its weights are stored."""
 
-    def __init__(self, graph: Graph, int8: Int8 | None = None) -> None:
+    def __init__(self, graph: Graph, int8: Int8 | None = None, *, pairs: bool = False) -> None:
+        """`pairs`: integer maps with fixed ranges as ordinary products of numbers that are quantized and dequantized,
+        which is how OpenVINO is told of integers, instead of ONNX Runtime's operators for them.
+        """
         self.graph = graph
         self.int8 = int8
+        self.pairs = pairs
 
     def linear(self, x: str, module: nn.Module) -> Value:
         """x (…, K) through a linear map (plain or compressed): (…, N)."""

@@ -34,6 +34,12 @@ def _static_int8_linear(out: Emission, x: str, module: Any) -> Value:
     g = out.graph
     scale = g.constant(module.input_scale.float().cpu().numpy())
     zero = g.constant(module.input_zero_point.cpu().numpy().astype(np.uint8))
+    if out.pairs:
+        read = g.once("DequantizeLinear", g.once("QuantizeLinear", x, scale, zero), scale, zero)
+        codes = g.weight(module.codes, "t", lambda rows: rows.T)
+        return Value(
+            g.op("MatMul", read, g.once("DequantizeLinear", codes, g.weight(module.scale), axis=1)), module.bias
+        )
     return Value(_integer(out, (g.once("QuantizeLinear", x, scale, zero), scale, zero), module))
 
 
