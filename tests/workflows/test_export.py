@@ -88,7 +88,7 @@ def test_the_verb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert run(["predict", "small", "Une cave.", "--task", "ner"]) == 2
     assert "is a sequence model (sentiment); ner needs a token one" in capsys.readouterr().err
     for wrong, said in (
-        (["--format", "coreml"], "--format 'coreml': expected onnx"),
+        (["--format", "coreml"], "--format 'coreml': expected onnx, openvino"),
         (["--int8", "yes"], "--int8 'yes': expected none, dynamic, static"),
         (["--target", "riscv"], "--target 'riscv': expected x86-vnni, x86, arm64"),
     ):
@@ -180,3 +180,9 @@ def test_answers_need_neither_torch_nor_transformers(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr == ""
     assert done.stdout.startswith("[{'entities': ")
+
+
+def test_an_exported_folder_is_no_model_to_go_on_with(tmp_path: Path) -> None:
+    affinage.export(tuned_teacher(tmp_path, "sentiment"), out=tmp_path / "out")
+    with pytest.raises(InputError, match="is an exported graph, for predict and serve; here give the model"):
+        affinage.export(tmp_path / "out", out=tmp_path / "again")

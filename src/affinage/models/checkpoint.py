@@ -36,6 +36,9 @@ log = logging.getLogger(__name__)
 
 _UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError, StrictDataclassError)
 
+_GRAPHS = ("model.onnx", "model.xml")
+"""what `affinage export` writes in place of weights"""
+
 TASK_CLASSES: dict[str, Any] = {
     "sequence": AutoModelForSequenceClassification,
     "pair": AutoModelForSequenceClassification,
@@ -266,7 +269,12 @@ def _read(name_or_path: str | Path, read: Callable[[str], Any], *, file: str = "
     if is_folder:
         if not (path / file).is_file():
             raise InputError(f"model '{name}': the folder holds no {file}, so it is not what transformers saves")
-        if any(path.glob("*.bin")) and not any(path.glob("*.safetensors")):
+        stored = any(path.glob("*.safetensors"))
+        if not stored and any((path / graph).is_file() for graph in _GRAPHS):
+            raise InputError(
+                f"model '{name}' is an exported graph, for predict and serve; here give the model it was made of"
+            )
+        if not stored and any(path.glob("*.bin")):
             raise InputError(
                 f"model '{name}': its weights are a pickle, which can run code; where you trust it, load it with "
                 "transformers and save it again with save_pretrained, which writes safetensors"
