@@ -56,7 +56,8 @@ def onnx_graph(
     activation = activation_of(model)
     if activation not in ACTIVATIONS:
         raise InputError(f"activation '{activation}' is not exported; known: {', '.join(sorted(ACTIVATIONS))}")
-    out = Emission(Graph(model), int8, pairs=pairs)
+    integers = int8 is not None or integers_in(model) != "none"  # float32 graphs are for OpenVINO, too
+    out = Emission(Graph(model), int8, pairs=pairs, branches=integers and not pairs)
     inputs = declare_inputs(out, model)
     last = encode(out, model, inputs, first_only=pooling == "cls" if pooling else head == SEQUENCE)
     if pooling:

@@ -5,6 +5,7 @@ read.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
@@ -101,7 +102,10 @@ def _layer(out: Emission, x: str, layer: LayerParts, mask: str, activation: str,
 
 def _attention(out: Emission, asking: str, x: str, layer: LayerParts, mask: str) -> str:
     """(B, T, A·D) what every asking token attends to among the real tokens of x."""
-    values = [out.linear(asking, layer.query), out.linear(x, layer.key), out.linear(x, layer.value)]
+    if asking == x:
+        values = out.linears(x, [layer.query, layer.key, layer.value])
+    else:
+        values = [out.linear(asking, layer.query), *out.linears(x, [layer.key, layer.value])]
     heads = _features(layer.query) // layer.head_size
     bias = ""
     if any(value.bias is not None for value in values):
@@ -109,8 +113,16 @@ def _attention(out: Emission, asking: str, x: str, layer: LayerParts, mask: str)
             bias = _joined(out, [value.bias for value in values if value.bias is not None])
         else:
             values = [Value(out.add_bias(value)) for value in values]
-    names = [value.name for value in values]
-    return str(out.graph.fused("MultiHeadAttention", *names, bias, mask, num_heads=heads, scale=layer.scale))
+    g, names = out.graph, [value.name for value in values]
+    sizes: dict[str, Any] = {"num_heads": heads, "scale": layer.scale}
+    if not out.branches:
+        return str(g.fused("MultiHeadAttention", *names, bias, mask, **sizes))
+    whole = g.once("Cast", g.once("ReduceMin", mask, keepdims=0), to=9)  # bool
+    return g.either(
+        whole,
+        g.aside("MultiHeadAttention", *names, bias, **sizes),
+        g.aside("MultiHeadAttention", *names, bias, mask, **sizes),
+    )
 
 
 def _joined(out: Emission, biases: list[Tensor]) -> str:

@@ -31,6 +31,7 @@ class Graph:
         self._stored: dict[tuple[Any, ...], str] = {}
         self._alive: list[Tensor] = []  # an address means a tensor only as long as that lives
         self._made: dict[tuple[Any, ...], tuple[str, ...]] = {}
+        self._asides = itertools.count()
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
 
@@ -53,6 +54,20 @@ class Graph:
     def fused(self, kind: str, *inputs: str, outputs: int = 1, **attributes: Any) -> Any:
         """`op`, for one of ONNX Runtime's own operators."""
         return self.op(kind, *inputs, outputs=outputs, domain=MICROSOFT, **attributes)
+
+    def aside(self, kind: str, *inputs: str, **attributes: Any) -> onnx.NodeProto:
+        """One of ONNX Runtime's own operators for a branch of `either`."""
+        return helper.make_node(kind, inputs, [f"{kind}_{next(self._asides)}_aside"], domain=MICROSOFT, **attributes)
+
+    def either(self, condition: str, then: onnx.NodeProto, otherwise: onnx.NodeProto) -> str:
+        """The output of one of two operators, float32: of `then` where `condition` (), bool, is true."""
+        branches = {
+            name: helper.make_graph(
+                [node], name, [], [helper.make_tensor_value_info(node.output[0], TensorProto.FLOAT, None)]
+            )
+            for name, node in (("then_branch", then), ("else_branch", otherwise))
+        }
+        return str(self.op("If", condition, **branches))
 
     def once(self, kind: str, *inputs: str, outputs: int = 1, domain: str = "", **attributes: Any) -> Any:
         """`op`; where the same operator with the same inputs is there already, its outputs."""
