@@ -300,6 +300,7 @@ def report(work: Path, out: Path, threads: int) -> None:
             "python": platform.python_version(),
             **{name: version(name) for name in ("torch", "transformers", "onnxruntime", "openvino", "tokenizers")},
         },
+        "aims": [{"shape": shape, "cell": cell, "ratio": aim} for (shape, cell), aim in AIMS.items()],
         "timed": timed,
         "costs": costs,
     }
