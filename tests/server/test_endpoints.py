@@ -1,11 +1,13 @@
 """Every endpoint answers what the predictor says, in the shape that its page and OpenAPI promise."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import affinage
 from serving import Vectors, ask, serving
-from tiny import SENTENCES
+from tiny import SENTENCES, save_tiny
 
 
 def close(ours: Any, theirs: Any) -> bool:
@@ -145,3 +147,12 @@ def test_a_model_that_breaks_is_424_and_the_server_goes_on() -> None:
         found = ask(port, "/embed", {"inputs": "casse"})
         assert (found.status, found.content) == (424, {"error": "Inference failed", "error_type": "Backend"})
         assert ask(port, "/embed", {"inputs": "abc"}).status == 200
+
+
+def test_vectors_of_an_exported_encoder(tmp_path: Path) -> None:
+    affinage.export(save_tiny(tmp_path, "camembert", "mlm"), out=tmp_path / "vectors", task="embedding")
+    predictor = affinage.load(tmp_path / "vectors", threads=1)
+    with serving({"vectors": predictor}) as port:
+        found = [ask(port, "/embed", {"inputs": text}).content[0] for text in SENTENCES[:3]]
+    for ours, one in zip(found, predictor.predict(list(SENTENCES[:3])), strict=True):
+        assert ours == pytest.approx(one["embedding"], abs=1e-5)
