@@ -60,7 +60,7 @@ class Language:
     general: tuple[str, ...]
     """recipes on text"""
     rate: str
-    """learning rate of fine-tuning, of all models, chosen on the valid parts (tune.py)"""
+    """learning rate of fine-tuning, of all models; `tune.py` compares some on the valid parts"""
     tasks: tuple[Task, ...]
     suite: tuple[Task, ...] = ()
     """more tasks, for the teacher and one winner alone"""
