@@ -12,8 +12,14 @@ a table in 4 bits half a byte, product-quantized (pieces of 4) a quarter and its
     15× faster            the same × a cut to 0.4 of the work, or 2 layers × a cut to 0.6
 """
 
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[1] / "recipes"))
+from jobs import LANGUAGES as RECIPES
+from jobs import Task
 
 SCREEN_STEPS, FINAL_STEPS = 100, 300
 """of recovery; the screen's are few so that all of it fits into about five hours of two cores"""
@@ -21,17 +27,6 @@ TRAINED_STEPS = 300
 """of methods that happen during training, which do nothing in a few steps"""
 SEEDS = (0, 1, 2)
 """of the final; the screen has the first"""
-
-
-@dataclass(frozen=True)
-class Task:
-    """A task of the experiment; its folder below WORK is as benchmarks/recipes/run.py prepares it."""
-
-    name: str
-    data: str
-    screened: bool = False
-    length: int = 128
-    batch: int = 16
 
 
 @dataclass(frozen=True)
@@ -43,6 +38,8 @@ class Language:
     """folder of the teacher tuned on a task: `{task}`, `{seed}`"""
     student: str
     tasks: tuple[Task, ...]
+    screened: tuple[str, ...]
+    """names of those that the screen has"""
 
 
 @dataclass(frozen=True)
@@ -66,28 +63,30 @@ class Job:
         return f"{self.language.name}/{self.stage}/{self.task.name}-{self.name}-{self.seed}.json"
 
 
+SQUAD2 = Task("squad2", "en/squad2", 8100, 3, epochs=2, batch=16, length=256)
+"""5,400 questions of SQuAD 1.1 and half as many that were moved away from their answers"""
+
+
+def tasks(language: str, *names: str) -> tuple[Task, ...]:
+    """Tasks of the comparison of recipes: data, lengths and batches as there."""
+    known = next(one.tasks for one in RECIPES if one.name == language)
+    return tuple(next(task for task in known if task.name == name) for name in names)
+
+
 LANGUAGES: Mapping[str, Language] = {
     "en": Language(
         "en",
         teacher="en/teacher-{task}-{seed}",
         student="en/tinybert-6-on-{task}-{seed}",
-        tasks=(
-            Task("sst2", "en/sst2", screened=True, length=64),
-            Task("mrpc", "en/mrpc", screened=True),
-            Task("rte", "en/rte", length=256),
-            Task("squad", "en/squad", length=256),
-            Task("squad2", "en/squad2", length=256),
-        ),
+        tasks=(*tasks("en", "sst2", "mrpc", "rte", "squad"), SQUAD2),
+        screened=("sst2", "mrpc"),
     ),
     "fr": Language(
         "fr",
         teacher="fr/teacher-{task}-{seed}",
         student="fr/shipped-student-{task}-{seed}",
-        tasks=(
-            Task("sentiment", "fr/reviews", screened=True),
-            Task("qa", "fr/piaf", screened=True, length=256),
-            Task("ner", "fr/wikineural", length=96),
-        ),
+        tasks=tasks("fr", "sentiment", "qa", "ner"),
+        screened=("sentiment", "qa"),
     ),
 }
 
@@ -181,7 +180,7 @@ STACKS: Mapping[str, tuple[str, ...]] = {
 
 def screen(language: Language) -> Iterator[Job]:
     """Every method alone at its strengths, on two tasks."""
-    for task in (task for task in language.tasks if task.screened):
+    for task in (task for task in language.tasks if task.name in language.screened):
         for method, strengths in SCREEN.items():
             for strength in strengths:
                 name = method + "".join(f"-{part}" for part in strength.replace("=", "").split(",") if part)

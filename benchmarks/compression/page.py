@@ -55,7 +55,7 @@ def variants(results: Iterable[Mapping[str, Any]], stage: str) -> list[Variant]:
         for one in group:
             shares.setdefault(one["task"], []).append(share_kept(one, first=stage == "screen"))
         means = [sum(of) / len(of) for of in shares.values()]
-        wanted = [t for t in LANGUAGES[language].tasks if t.screened or stage == "final"]
+        wanted = [t for t in LANGUAGES[language].tasks if t.name in LANGUAGES[language].screened or stage == "final"]
         needed = len(wanted) * (len(SEEDS) if stage == "final" else 1)
         found.append(
             Variant(

@@ -1,26 +1,20 @@
 """What the experiment starts from: data and tuned models, laid out and trained as in the comparison of recipes."""
 
 import math
-import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from experiment import Job
-
-from affinage.workflows.unanswerable import unanswerable
-
-sys.path.append(str(Path(__file__).parents[1] / "recipes"))
-from jobs import LANGUAGES as RECIPES
-from jobs import Budget, Task, distilled, jobs
+from experiment import RECIPES, Job  # it puts the comparison's folder on the path
+from jobs import Budget, distilled, jobs
 from jobs import tuned as finetuned
 from prepare import prepare as laid_out
 from running import run_all, with_needs
 
+from affinage.workflows.unanswerable import unanswerable
+
 STUDENT_RATE = "8e-4"
 """of the shipped student, the best of benchmarks/shipped/tuning on the valid part"""
-SQUAD2 = Task("squad2", "en/squad2", 8100, 3, epochs=2, batch=16, length=256)
-"""5,400 questions of SQuAD 1.1 and half as many that were moved away from their answers"""
 
 
 def prepare(shared: Path, work: Path, languages: Iterable[str]) -> None:
@@ -36,8 +30,7 @@ def tuned(todo: list[Job], work: Path) -> list[str]:
     wanted = []
     for job in {(job.language.name, job.task.name, job.seed): job for job in todo}.values():
         language = next(one for one in RECIPES if one.name == job.language.name)
-        task = next((task for task in language.tasks if task.name == job.task.name), SQUAD2)
-        teacher = job.language.teacher.format(task=task.name, seed=job.seed)
+        task, teacher = job.task, job.language.teacher.format(task=job.task.name, seed=job.seed)
         wanted.append(finetuned(language, task, job.seed, language.teacher, teacher))
         if language.name == "en":
             wanted.append(distilled(language, task, job.seed, "tinybert-6"))
