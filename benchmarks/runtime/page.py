@@ -28,11 +28,19 @@ def tables(report: dict[str, Any], served: dict[str, Any] | None) -> str:
     parts = [ratios(report, rows), single(rows), costs(report)]
     versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
     parts.append(
-        f"Random weights (speed only), text to answer, {report['threads']} threads on a CPU with "
+        f"Random weights (speed only), text to answer, {report['threads']} threads on {report['cpu']['name']} with "
         f"{', '.join(report['cpu']['has']) or 'none of the flags looked for'}; {versions}. Milliseconds of every "
-        "length, and bare onnxruntime beside: [report](../benchmarks/runtime/report.md)."
+        "length, and bare onnxruntime beside: [report](../benchmarks/runtime/report.md). Each cell is of "
+        f"{rounds(rows)}. By `{report['command']}`, {', '.join(report['dates'])}."
     )
     return "\n\n".join([*parts, *([] if served is None else [serving(served)])])
+
+
+def rounds(rows: dict[Any, Any]) -> str:
+    """How many texts, or streams, a variant was timed on."""
+    one = [row["runs"] for (_, cell, _), row in rows.items() if cell == "128"]
+    stream = [row["runs"] for (_, cell, _), row in rows.items() if cell == "mixed"]
+    return f"{min(one)} to {max(one)} rounds (128 tokens), {min(stream)} to {max(stream)} (streams)"
 
 
 def ratios(report: dict[str, Any], rows: dict[Any, Any]) -> str:
@@ -88,7 +96,9 @@ def serving(found: dict[str, Any]) -> str:
         f"cores, which the clients used too: {found['requests']:,} requests, {found['errors']} errors; p50 "
         f"{found['p50_ms']:.0f}, p95 {found['p95_ms']:.0f}, p99 {found['p99_ms']:.0f} ms; {share['median']:.0%} of the "
         f"offline stream's texts a second (rounds: {low:.0%} to {high:.0%}; aim 85 %); the server took "
-        f"{memory['at_start']:.0f} MB at its start, {memory['peak']:.0f} at most (aim: below 300)."
+        f"{memory['at_start']:.0f} MB at its start, {memory['peak']:.0f} at most (aim: below 300). By "
+        f"`python benchmarks/serving.py WORK/{found['model']} {found['seconds']:.0f} {found['clients']} "
+        f"{found['threads']}`."
     )
 
 

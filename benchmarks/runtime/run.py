@@ -286,14 +286,18 @@ def fresh(work: Path, shape: str, threads: int) -> None:
     (work / f"{shape}-fresh.json").write_text(json.dumps(found, indent=1))
 
 
-def report(work: Path, out: Path, threads: int) -> None:
+def report(work: Path, out: Path, threads: int, seconds: float) -> None:
     def read(suffix: str) -> list[dict[str, Any]]:
         files = [work / f"{shape}-{suffix}.json" for shape in SHAPES]
         return [row for file in files if file.exists() for row in json.loads(file.read_text())]
 
     timed, costs = read("lengths") + read("single") + read("mixed"), read("fresh")
     flags = _cpu()
+    measured = [work / f"{shape}-{what}.json" for shape in SHAPES for what in ("lengths", "single", "mixed", "fresh")]
+    days = {time.strftime("%Y-%m-%d", time.localtime(f.stat().st_mtime)) for f in measured if f.exists()}
     made = {
+        "command": f"SECONDS_A_CELL={seconds:g} python benchmarks/runtime/run.py measure|fresh WORK SHAPE …",
+        "dates": sorted(days),
         "threads": threads,
         "cpu": flags,
         "versions": {
@@ -312,8 +316,9 @@ def report(work: Path, out: Path, threads: int) -> None:
 def _cpu() -> dict[str, Any]:
     info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     flags = next((line for line in info.splitlines() if line.startswith("flags")), "").split()
+    name = next((line.partition(": ")[2] for line in info.splitlines() if line.startswith("model name")), "")
     wanted = ("avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
-    return {"cores": len(os.sched_getaffinity(0)), "has": [flag for flag in wanted if flag in flags]}
+    return {"name": name, "cores": len(os.sched_getaffinity(0)), "has": [flag for flag in wanted if flag in flags]}
 
 
 def _markdown(made: dict[str, Any]) -> str:
@@ -390,7 +395,7 @@ def main(arguments: list[str]) -> None:
     elif verb == "fresh":
         fresh(Path(work), rest[0], threads)
     else:
-        report(Path(work), Path(rest[0]), threads)
+        report(Path(work), Path(rest[0]), threads, seconds)
 
 
 if __name__ == "__main__":
