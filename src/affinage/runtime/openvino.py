@@ -35,7 +35,7 @@ class OpenVinoEngine(GraphEngine):
         Raises: InputError where OpenVINO cannot load it; MissingExtra where that is not installed.
         """
         super().__init__(pad_id=pad_id, mask_id=mask_id)
-        openvino = _openvino()
+        openvino = openvino_package()
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
@@ -80,7 +80,7 @@ def converted(graph: Path, to: Path) -> None:
 
     Raises: InputError where OpenVINO has not all of its operators; MissingExtra where it is not installed.
     """
-    openvino = _openvino()
+    openvino = openvino_package()
     try:
         openvino.save_model(openvino.Core().read_model(str(graph)), str(to), compress_to_fp16=False)
     except RuntimeError as error:
@@ -90,12 +90,7 @@ def converted(graph: Path, to: Path) -> None:
         ) from None
 
 
-def check_installed() -> None:
-    """Raises: MissingExtra."""
-    _openvino()
-
-
-def _openvino() -> Any:
+def openvino_package() -> Any:
     """The package. Raises: MissingExtra."""
     try:
         import openvino

@@ -95,10 +95,10 @@ def export(
         from affinage.runtime.onnx.parity import check, compare, masked_in_the_middle
         from affinage.runtime.onnx.parts import is_built
         from affinage.runtime.onnx.session import OnnxEngine
-        from affinage.runtime.openvino import OpenVinoEngine, check_installed, converted
+        from affinage.runtime.openvino import OpenVinoEngine, converted, openvino_package
 
     if form == "openvino":
-        check_installed()
+        openvino_package()  # or it is said at once that it is missing
     config = read_config(model)
     kind = kind_of(config, where=str(model), task=task)
     tokenizer = load_tokenizer(model)

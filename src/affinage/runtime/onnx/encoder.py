@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel
 
 from affinage.models.layout import layout_of
@@ -110,7 +110,7 @@ def _attention(out: Emission, asking: str, x: str, layer: LayerParts, mask: str)
     bias = ""
     if any(value.bias is not None for value in values):
         if all(value.bias is not None for value in values):
-            bias = _joined(out, [value.bias for value in values if value.bias is not None])
+            bias = out.joined([value.bias for value in values if value.bias is not None])
         else:
             values = [Value(out.add_bias(value)) for value in values]
     g, names = out.graph, [value.name for value in values]
@@ -123,11 +123,6 @@ def _attention(out: Emission, asking: str, x: str, layer: LayerParts, mask: str)
         g.aside("MultiHeadAttention", *names, bias, **sizes),
         g.aside("MultiHeadAttention", *names, bias, mask, **sizes),
     )
-
-
-def _joined(out: Emission, biases: list[Tensor]) -> str:
-    """One constant of several biases."""
-    return out.graph.weight(biases[0], "joined", lambda *arrays: np.concatenate(arrays), others=biases[1:])
 
 
 def _features(module: nn.Module) -> int:

@@ -69,8 +69,7 @@ class Emission:
         stored = g.weight(
             first, "int8_joined", lambda *ws: np.concatenate([int8_rows(w, bits) for w in ws]).T, others=others
         )
-        bias = g.weight(biases[0], "joined", lambda *bs: np.concatenate(bs), others=biases[1:]) if biases else None
-        found = self.integer_product(x, stored, scale, bias)
+        found = self.integer_product(x, stored, scale, self.joined(biases) if biases else None)
         sizes = g.constant([module.out_features for module in plain])
         return [Value(name) for name in g.op("Split", found, sizes, outputs=len(plain), axis=-1)]
 
@@ -135,6 +134,11 @@ class Emission:
         scale = g.op("Unsqueeze", g.op("Gather", scales, ids), g.constant([-1]))
         found: str = g.op("Mul", g.op("Cast", g.op("Gather", rows, ids), to=1), scale)
         return found
+
+    def joined(self, biases: Sequence[Tensor]) -> str:
+        """One constant of several biases."""
+        first, *others = biases
+        return self.graph.weight(first, "joined", lambda *arrays: np.concatenate(arrays), others=others)
 
     def add_bias(self, value: Value) -> str:
         """The value with its bias."""
