@@ -62,6 +62,12 @@ class Job:
         """Its result below `results/`."""
         return f"{self.language.name}/{self.stage}/{self.task.name}-{self.name}-{self.seed}.json"
 
+    @property
+    def after(self) -> tuple[str, ...]:
+        """The tuned models that it starts from."""
+        folders = (self.language.teacher, self.language.student)
+        return tuple(folder.format(task=self.task.name, seed=self.seed) for folder in folders)
+
 
 SQUAD2 = Task("squad2", "en/squad2", 8100, 3, epochs=2, batch=16, length=256)
 """5,400 questions of SQuAD 1.1 and half as many that were moved away from their answers"""

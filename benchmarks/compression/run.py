@@ -6,15 +6,13 @@ results, and the next session goes on. SHARED: the folder with the data (../shar
 
 import argparse
 import json
-import os
-import subprocess
 import sys
-import time
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable
 from pathlib import Path
 
 from experiment import LANGUAGES, TRAINED_STEPS, Job, jobs
-from starts import missing, prepare, tuned
+from running import CORES, ended_well, run_all
+from starts import prepare, tuned
 
 HERE = Path(__file__).parent
 
@@ -32,7 +30,7 @@ def main(arguments: argparse.Namespace) -> int:
         return 0
     prepare(arguments.shared.resolve(), work, arguments.language)
     failed = tuned(todo, work)
-    failed += run_all([job for job in todo if not missing(job, work)], work, results, recover=arguments.recover)
+    failed += run_all(todo, work, asking(work, results, arguments.recover))
     print(f"{sum((results / job.out).exists() for job in wanted)} of {len(wanted)} results are there")
     print("".join(f"failed: {name}\n" for name in failed), end="")
     return int(bool(failed))
@@ -43,57 +41,30 @@ def estimate(results: Path, count: int) -> str:
     seconds = [json.loads(p.read_text(encoding="utf-8"))["seconds"] for p in results.rglob("*.json")]
     if not seconds or not count:
         return ""
-    hours = sum(seconds) / len(seconds) * count / (os.cpu_count() or 1) / 3600
-    return f", about {hours:.1f} hours of {os.cpu_count()} cores at {sum(seconds) / len(seconds):.0f} s a job"
+    hours = sum(seconds) / len(seconds) * count / CORES / 3600
+    return f", about {hours:.1f} hours of {CORES} cores at {sum(seconds) / len(seconds):.0f} s a job"
 
 
-def run_all(todo: list[Job], work: Path, results: Path, *, recover: int | None) -> list[str]:
-    """Every job, as many at a time as there are cores."""
-    failed, running = [], dict[Future[bool], Job]()
-    waiting, began, done = list(todo), time.perf_counter(), 0
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        while waiting or running:
-            while waiting and len(running) < (os.cpu_count() or 1):
-                job = waiting.pop(0)
-                running[pool.submit(run, job, work, results, recover)] = job
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                job, done = running.pop(future), done + 1
-                failed += [] if future.result() else [job.out]
-                left = (time.perf_counter() - began) / done * (len(todo) - done) / 60
-                print(
-                    f"{done} of {len(todo)}: {job.out}{'' if future.result() else ' FAILED'}; {left:.0f} minutes left"
-                )
-    return failed
+def asking(work: Path, results: Path, recover: int | None) -> Callable[[Job, int], bool]:
+    """Runs a job in a process of its own, which starts nothing anew that it had begun."""
 
+    def run(job: Job, threads: int) -> bool:
+        name = job.out.replace("/", "-").removesuffix(".json")
+        teacher, student = job.after
+        asked = {
+            "language": job.language.name, "task": job.task.name, "data": job.task.data, "stage": job.stage,
+            "name": job.name, "steps": job.steps, "recover": job.recover if recover is None else recover,
+            "trained": TRAINED_STEPS if recover is None else recover, "seed": job.seed,
+            "length": job.task.length, "batch": job.task.batch, "teacher": teacher, "student": student,
+        }  # fmt: skip
+        for folder in ("asked", "compressed"):
+            (work / folder).mkdir(exist_ok=True)
+        path = work / "asked" / f"{name}.json"
+        path.write_text(json.dumps(asked), encoding="utf-8")
+        command = [sys.executable, str(HERE / "one.py"), str(path), str(work), str(results / job.out)]
+        return ended_well(command, work, name, threads)
 
-def run(job: Job, work: Path, results: Path, recover: int | None) -> bool:
-    """In a process of its own, which starts nothing anew that it had begun."""
-    name = job.out.replace("/", "-").removesuffix(".json")
-    folders = {"teacher": job.language.teacher, "student": job.language.student}
-    asked = {
-        "language": job.language.name, "task": job.task.name, "data": job.task.data, "stage": job.stage,
-        "name": job.name, "steps": job.steps, "recover": job.recover if recover is None else recover,
-        "trained": TRAINED_STEPS if recover is None else recover, "seed": job.seed,
-        "length": job.task.length, "batch": job.task.batch,
-        **{key: folder.format(task=job.task.name, seed=job.seed) for key, folder in folders.items()},
-    }  # fmt: skip
-    (work / "asked").mkdir(exist_ok=True)
-    (work / "logs").mkdir(exist_ok=True)
-    (work / "compressed").mkdir(exist_ok=True)
-    path = work / "asked" / f"{name}.json"
-    path.write_text(json.dumps(asked), encoding="utf-8")
-    return python([str(HERE / "one.py"), str(path), str(work), str(results / job.out)], work, name)
-
-
-def python(arguments: list[str], work: Path, name: str) -> bool:
-    """Whether it ended well; what it said is in the logs."""
-    one = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    (work / "logs").mkdir(exist_ok=True)
-    with (work / "logs" / f"{name}.log").open("w", encoding="utf-8") as stream:
-        done = subprocess.run(
-            [sys.executable, *arguments], cwd=work, env=one, stdout=stream, stderr=stream, check=False
-        )
-    return done.returncode == 0
+    return run
 
 
 def parsed() -> argparse.Namespace:

@@ -1,15 +1,14 @@
 """What the experiment starts from: data and tuned models, laid out and trained as in the comparison of recipes."""
 
-import math
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 from experiment import RECIPES, Job  # it puts the comparison's folder on the path
-from jobs import Budget, distilled, jobs
+from jobs import Budget, distilled, jobs, starts
 from jobs import tuned as finetuned
 from prepare import prepare as laid_out
-from running import run_all, with_needs
+from running import run_all, with_affinage, with_needs
 
 from affinage.workflows.unanswerable import unanswerable
 
@@ -31,7 +30,7 @@ def tuned(todo: list[Job], work: Path) -> list[str]:
     for job in {(job.language.name, job.task.name, job.seed): job for job in todo}.values():
         language = next(one for one in RECIPES if one.name == job.language.name)
         task, teacher = job.task, job.language.teacher.format(task=job.task.name, seed=job.seed)
-        wanted.append(finetuned(language, task, job.seed, language.teacher, teacher))
+        wanted.append(finetuned(language, task, job.seed, starts(language, task, language.teacher), teacher))
         if language.name == "en":
             wanted.append(distilled(language, task, job.seed, "tinybert-6"))
         else:
@@ -39,10 +38,4 @@ def tuned(todo: list[Job], work: Path) -> list[str]:
             student = replace(language, rate=STUDENT_RATE)
             wanted.append(finetuned(student, task, job.seed, "shipped:student", out))
     every = [job for language in RECIPES for job in jobs(language, Budget())]
-    return run_all(with_needs(wanted, every, work), work, work / "kept-tuned", until=math.inf)
-
-
-def missing(job: Job, work: Path) -> bool:
-    """Whether the models that it starts from are not there."""
-    folders = (job.language.teacher, job.language.student)
-    return not all((work / folder.format(task=job.task.name, seed=job.seed)).exists() for folder in folders)
+    return run_all(with_needs(wanted, every, work), work, with_affinage(work, work / "kept-tuned"))

@@ -43,6 +43,8 @@ class Task:
     length: int = 128
     augmented: bool = False
     """TinyBERT's stages also get two changed copies of every text"""
+    after: str = ""
+    """a task that every model is fine-tuned on first: one with more rows, of which this one asks less than it needs"""
 
     @property
     def steps(self) -> int:
@@ -86,7 +88,7 @@ LANGUAGES = (
         rate="1e-4",
         tasks=(
             Task("mrpc", "en/mrpc", 3300, 3, augmented=True),
-            Task("rte", "en/rte", 2240, 3, length=256, augmented=True),
+            Task("rte", "en/rte", 2240, 3, length=256, augmented=True, after="mnli"),
             Task("stsb", "en/stsb", 5170, 3, augmented=True),
             Task("cola", "en/cola", 7700, 3, length=64),
             Task("sst2", "en/sst2", 7200, 1, length=64),
@@ -127,6 +129,10 @@ def jobs(language: Language, budget: Budget, *, winner: str | None = None) -> It
     for task in language.tasks:
         if task.augmented:
             yield augmented(language, task)
+        if task.after:
+            for model in (language.teacher, *(f"{prefix}{recipe}" for recipe in language.general)):
+                first = next(one for one in language.suite if one.name == task.after)
+                yield tuned(language, first, 0, model, starts(language, task, model))
     for seed in range(max(task.seeds for task in language.tasks)):
         for task in (task for task in language.tasks if seed < task.seeds):
             yield from on_task(language, task, seed, (*ON_TASKS, *language.general))
@@ -138,7 +144,8 @@ def jobs(language: Language, budget: Budget, *, winner: str | None = None) -> It
 def on_task(language: Language, task: Task, seed: int, recipes: tuple[str, ...]) -> Iterator[Job]:
     """The teacher on a task, what needs no encoder, and students by these recipes: on the task's, or general ones."""
     prefix = f"{language.name}/"
-    yield tuned(language, task, seed, language.teacher, f"{prefix}teacher-{task.name}-{seed}")
+    first = starts(language, task, language.teacher)
+    yield tuned(language, task, seed, first, f"{prefix}teacher-{task.name}-{seed}")
     if seed == 0:
         command = ("baseline", language.teacher, "--task", task.name, "--data", task.data)
         chosen = (s for s in settings_on(language, task) if "rate" not in s)  # a head alone has one of its own
@@ -150,7 +157,8 @@ def on_task(language: Language, task: Task, seed: int, recipes: tuple[str, ...])
         if recipe == "tinybert-6" and task.augmented:
             yield distilled(language, task, seed, AUGMENTED)
         if recipe in language.general:
-            yield tuned(language, task, seed, prefix + recipe, f"{prefix}{recipe}-{task.name}-{seed}")
+            student = starts(language, task, prefix + recipe)
+            yield tuned(language, task, seed, student, f"{prefix}{recipe}-{task.name}-{seed}")
 
 
 def made_teacher(language: Language, budget: Budget) -> Iterator[Job]:
@@ -189,10 +197,16 @@ def tuned(language: Language, task: Task, seed: int, model: str, out: str) -> Jo
     return Job(out, (*command, *settings(*settings_on(language, task)), "--seed", str(seed)), made(model))
 
 
+def starts(language: Language, task: Task, model: str) -> str:
+    """What a model is when its training on a task begins: itself, or fine-tuned on the task before."""
+    name = "teacher" if model == language.teacher else model.rsplit("/", 1)[-1]
+    return f"{language.name}/{name}-{task.after}-0" if task.after else model
+
+
 def distilled(language: Language, task: Task, seed: int, recipe: str) -> Job:
     """The general student of BASE on a task, with the help of the teacher that was tuned with the same seed."""
     prefix = f"{language.name}/"
-    teacher, student = f"{prefix}teacher-{task.name}-{seed}", prefix + BASE
+    teacher, student = f"{prefix}teacher-{task.name}-{seed}", starts(language, task, prefix + BASE)
     named = f"{AUGMENTED}.yaml" if recipe == AUGMENTED else recipe
     command: tuple[str, ...] = ("distil", teacher, "--task", task.name, "--data", task.data, "--recipe", named)
     after: tuple[str, ...] = (teacher, student)

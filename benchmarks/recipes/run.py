@@ -11,7 +11,7 @@ from pathlib import Path
 from jobs import LANGUAGES, Budget, Job, jobs, shortened
 from kept import RUNS, is_kept, keep, report
 from prepare import prepare
-from running import run_all, say, with_needs
+from running import run_all, say, with_affinage, with_needs
 
 TRIAL = 2
 """steps of every run in a trial"""
@@ -31,7 +31,7 @@ def main() -> int:
         sys.stdout.write("".join(f"affinage {' '.join(job.arguments)} --out {job.out}\n" for job in todo))
         return 0
     prepare(given.shared.resolve(), work, given.languages, trial=given.trial)
-    failed = run_all(todo, work, runs, until=time.time() + 3600 * given.hours)
+    failed = run_all(todo, work, with_affinage(work, runs), until=time.time() + 3600 * given.hours)
     for job in every:
         if (work / job.out).exists():  # what an earlier version kept less of
             keep(work / job.out, job.out, runs)

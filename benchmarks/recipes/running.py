@@ -1,12 +1,14 @@
-"""Runs jobs of affinage when what they need is there: one a core, each on one thread."""
+"""Runs jobs when what they need is there: one a core, each on one thread."""
 
+import math
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from jobs import Job
 from kept import keep
@@ -30,50 +32,67 @@ def with_needs(asked: Iterable[Job], every: Iterable[Job], work: Path) -> list[J
     return list(found.values())
 
 
-def run_all(todo: list[Job], work: Path, runs: Path, *, until: float) -> list[str]:
-    """Every job when what it needs is there; the outs of those that failed, or whose needs did."""
+class Runnable(Protocol):
+    """What is run: the comparison's jobs, the experiment of compression's."""
+
+    @property
+    def out(self) -> str: ...
+
+    @property
+    def after(self) -> tuple[str, ...]:
+        """Folders that have to be there."""
+
+
+R = TypeVar("R", bound=Runnable)
+
+
+def run_all(todo: Sequence[R], work: Path, run: Callable[[R, int], bool], *, until: float = math.inf) -> list[str]:
+    """`run` of every job and a number of threads, when what it needs is there: whether it ended well.
+
+    Returns the outs of those that did not, or whose needs did not.
+    """
     (work / "logs").mkdir(exist_ok=True)
-    waiting, running, failed = list(todo), dict[Future[bool], Job](), list[str]()
+    waiting, running, failed = list(todo), dict[Future[bool], R](), list[str]()
+    began, ended = time.perf_counter(), 0
     with ThreadPoolExecutor(CORES) as pool:
         while waiting or running:
-            lost = [job for job in waiting if any(need in failed for need in job.after)]
-            waiting = [job for job in waiting if job not in lost]
-            failed += [job.out for job in lost]
             ready = [job for job in waiting if all((work / need).exists() for need in job.after)]
             if time.time() > until:
                 ready = waiting = []
             for job in ready[: CORES - len(running)]:
                 waiting.remove(job)
                 alone = len(ready) == 1 and not running  # then others wait for it
-                running[pool.submit(run, job, work, runs, threads=CORES if alone else 1)] = job
-            if not running:
-                failed += [job.out for job in waiting] if not lost else []
-                if not lost:
-                    break
-                continue
+                running[pool.submit(run, job, CORES if alone else 1)] = job
+            if not running:  # what the rest needs failed
+                return [*failed, *(job.out for job in waiting)]
             for done in wait(running, return_when=FIRST_COMPLETED).done:
-                job = running.pop(done)
-                if not done.result():
-                    failed.append(job.out)
+                job, ended = running.pop(done), ended + 1
+                failed += [] if done.result() else [job.out]
+                left = (time.perf_counter() - began) / ended * (len(waiting) + len(running)) / 60
+                told = "" if done.result() else " FAILED, see its log"
+                say(f"{ended} of {len(todo)}: {job.out}{told}; {left:.0f} minutes left")
     return failed
 
 
-def run(job: Job, work: Path, runs: Path, *, threads: int) -> bool:
-    """Whether its folder is there in the end; what reports need of it is kept."""
-    began, folder = time.time(), work / job.out
-    if not folder.exists():
-        few = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
-        log = work / "logs" / f"{job.out.replace('/', '-')}.log"
-        with log.open("w", encoding="utf-8") as stream:
-            command = [str(Path(sys.executable).with_name("affinage")), *job.arguments, "--out", job.out, "--quiet"]
-            done = subprocess.run(
-                command, cwd=work, env={**os.environ, **few}, stdout=stream, stderr=stream, check=False
-            )
-        say(f"{job.out}: {time.time() - began:.0f} s" + (f", exit code {done.returncode}" if done.returncode else ""))
-        if done.returncode:
-            return False
-    keep(folder, job.out, runs)
-    return True
+def with_affinage(work: Path, runs: Path) -> Callable[[Job, int], bool]:
+    """Runs a job of the comparison: its folder is there in the end, and what reports need of it is kept in `runs`."""
+
+    def run(job: Job, threads: int) -> bool:
+        command = [str(Path(sys.executable).with_name("affinage")), *job.arguments, "--out", job.out, "--quiet"]
+        if (work / job.out).exists() or ended_well(command, work, job.out.replace("/", "-"), threads):
+            keep(work / job.out, job.out, runs)
+            return True
+        return False
+
+    return run
+
+
+def ended_well(command: Sequence[str], work: Path, name: str, threads: int) -> bool:
+    """Whether a command run in `work` did; what it says is in the logs."""
+    few = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
+    with (work / "logs" / f"{name}.log").open("w", encoding="utf-8") as stream:
+        done = subprocess.run(command, cwd=work, env={**os.environ, **few}, stdout=stream, stderr=stream, check=False)
+    return done.returncode == 0
 
 
 def say(text: str) -> None:

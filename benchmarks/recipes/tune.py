@@ -7,14 +7,13 @@ done stays. Writes LANGUAGE-tuning.json beside this file.
 
 import json
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
 from jobs import LANGUAGES, Budget, Job, Language, jobs, tuned
 from kept import HERE
 from prepare import prepare
-from running import run_all, with_needs
+from running import run_all, with_affinage, with_needs
 
 from affinage.report.report import Report
 
@@ -28,7 +27,7 @@ def main(shared: Path, work: Path, name: str, names: list[str]) -> int:
     runs = {(task.name, rate): trial(language, rate, task.name) for task in tasks for rate in RATES}
     prepare(shared, work, [name])
     todo = with_needs(runs.values(), [*jobs(language, Budget()), *runs.values()], work)
-    failed = run_all(todo, work, work / "kept-tuning", until=time.time() + 1e6)
+    failed = run_all(todo, work, with_affinage(work, work / "kept-tuning"))
     found: dict[str, dict[str, float]] = {}
     for (task, rate), job in runs.items():
         if job.out not in failed:
