@@ -90,7 +90,7 @@ LANGUAGES = (
             Task("mrpc", "en/mrpc", 3300, 3, augmented=True),
             Task("rte", "en/rte", 2240, 3, length=256, augmented=True, after="mnli"),
             Task("stsb", "en/stsb", 5170, 3, augmented=True),
-            Task("cola", "en/cola", 7700, 3, length=64),
+            Task("cola", "en/cola", 7700, 1, length=64),
             Task("sst2", "en/sst2", 7200, 1, length=64),
             Task("squad", "en/squad", 5400, 1, epochs=2, batch=16, length=256),
         ),
@@ -109,7 +109,7 @@ LANGUAGES = (
         rate="3e-4",
         tasks=(
             Task("sentiment", "fr/reviews", 5413, 3, epochs=1, batch=16),
-            Task("ner", "fr/wikineural", 11400, 3, epochs=1, batch=16, length=96),
+            Task("ner", "fr/wikineural", 11400, 1, epochs=1, batch=16, length=96),
             Task("qa", "fr/piaf", 6024, 1, epochs=2, batch=16, length=256),
         ),
     ),
