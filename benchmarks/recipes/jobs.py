@@ -10,7 +10,9 @@ from dataclasses import dataclass, field, replace
 
 BASE = "distilcamembert"
 """the general recipe whose student the recipes on tasks start from"""
-ON_TASKS = ("tinybert-6", "task", "patient-kd")
+ON_TASKS = ("tinybert-6", "task", "patient-kd", "tinybert-task")
+ALONE = "tinybert-task"
+"""the same stages, from the teacher's own layers: what needs no general student"""
 AUGMENTED = "tinybert-6-augmented"
 """tinybert-6 under another name, so that reports tell the two apart; `run.py` writes it"""
 ROW_LENGTH = 128
@@ -204,14 +206,18 @@ def starts(language: Language, task: Task, model: str) -> str:
 
 
 def distilled(language: Language, task: Task, seed: int, recipe: str) -> Job:
-    """The general student of BASE on a task, with the help of the teacher that was tuned with the same seed."""
+    """The general student of BASE on a task, with the help of the teacher that was tuned with the same seed.
+
+    Of ALONE a student from the teacher's layers.
+    """
     prefix = f"{language.name}/"
     teacher, student = f"{prefix}teacher-{task.name}-{seed}", starts(language, task, prefix + BASE)
     named = f"{AUGMENTED}.yaml" if recipe == AUGMENTED else recipe
     command: tuple[str, ...] = ("distil", teacher, "--task", task.name, "--data", task.data, "--recipe", named)
-    after: tuple[str, ...] = (teacher, student)
+    after: tuple[str, ...] = (teacher,) if recipe == ALONE else (teacher, student)
+    start = () if recipe == ALONE else ("--from", student)
     chosen = settings_on(language, task)
-    if recipe.startswith("tinybert-6"):  # two stages share the steps
+    if recipe.startswith("tinybert"):  # two stages share the steps
         layers = task.steps * 2 // 3
         shared = (f"stages.1.training.max_steps={layers}", f"stages.2.training.max_steps={task.steps - layers}")
         chosen = (*(s for s in chosen if "max_steps" not in s), *shared)
@@ -219,7 +225,7 @@ def distilled(language: Language, task: Task, seed: int, recipe: str) -> Job:
         more = f"{prefix}more-{task.name}"
         command, after = (*command, "--unlabelled", f"{more}/unlabelled.jsonl"), (*after, more)
     out = f"{prefix}{recipe}-on-{task.name}-{seed}"
-    return Job(out, (*command, "--from", student, *settings(*chosen), "--seed", str(seed)), after)
+    return Job(out, (*command, *start, *settings(*chosen), "--seed", str(seed)), after)
 
 
 def settings_on(language: Language, task: Task) -> tuple[str, ...]:

@@ -14,6 +14,10 @@ class InputError(AffinageError):
     """What the user gave cannot be used: a path, a name, a value, a file, a model."""
 
 
+class LossMisfit(InputError):
+    """A recipe's losses cannot compare this student with these teachers; another recipe's may."""
+
+
 class DataError(InputError):
     """A row of a data file cannot be used. The message starts with `file:line`."""
 

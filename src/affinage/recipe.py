@@ -47,7 +47,7 @@ class StudentSpec(_Part):
     architecture: Literal["camembert", "roberta", "bert", "distilbert"] | None = None
     num_hidden_layers: Count | None = None
     """None when distilling: half the teacher's, rounded up"""
-    layers: Literal["spread", "even", "odd", "first"] | tuple[int, ...] = "spread"
+    layers: Literal["spread", "even", "odd", "last", "first"] | tuple[int, ...] = "spread"
     """which teacher layers the student starts from: a named map, or their indices from 0"""
     init: Literal["layers", "importance", "svd", "embeddings", "random"] = "layers"
     """how a student starts: from whole layers of the teacher, of equal widths; from their most important units, or

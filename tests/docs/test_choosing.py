@@ -42,7 +42,7 @@ def test_a_partial_table(page: ModuleType, tmp_path: Path) -> None:
     # one task: (0.8 - 0.08) / 0.8; half the difference's interval of 0.08 over 0.8
     assert cells[-2] == "90.0 (85.0 to 95.0), of 1 of 6 tasks" and cells[-1] == ""
     assert "80.0 (78.0 to 82.0), baseline 60.0" in "".join(told)
-    assert "- No choice yet: 0 of 8 recipes have a score on every task." in told
+    assert "- No choice yet: 0 of 9 recipes have a score on every task." in told
     augmented = next(line for line in told if "`tinybert-6-augmented`" in line)
     assert augmented.split("|")[6:9] == [" – ", " – ", " – "], "it is not run on the large tasks"
 

@@ -50,7 +50,7 @@ def test_the_same_steps_for_every_recipe_on_a_task() -> None:
         if job.scores and "/baseline-" not in job.out:
             said = [int(word.split("=")[1]) for word in job.arguments if "max_steps=" in word]
             steps.setdefault(job.out.rsplit("-", 2)[1], set()).add(sum(said))
-    assert len(steps) == 9 and all(len(found) == 1 for found in steps.values())
+    assert len(steps) == 10 and all(len(found) == 1 for found in steps.values())
 
 
 def test_what_is_needed_comes_first_and_what_is_there_is_not_made_again(tmp_path: Path) -> None:
@@ -60,9 +60,10 @@ def test_what_is_needed_comes_first_and_what_is_there_is_not_made_again(tmp_path
     asked = [known["en/tinybert-6-augmented-on-rte-1"]]
     order = [job.out for job in with_needs(asked, known.values(), tmp_path)]
     assert order == [
-        "en/head", "en/teacher", "en/teacher-rte-1", "en/distilcamembert", "en/more-rte", asked[0].out,
+        "en/head", "en/teacher", "en/teacher-mnli-0", "en/teacher-rte-1", "en/distilcamembert",
+        "en/distilcamembert-mnli-0", "en/more-rte", asked[0].out,
     ]  # fmt: skip
-    for made in ("en/teacher", "en/distilcamembert"):
+    for made in ("en/teacher", "en/teacher-mnli-0", "en/distilcamembert-mnli-0"):
         (tmp_path / made).mkdir(parents=True)
     order = [job.out for job in with_needs(asked, known.values(), tmp_path)]
     assert order == ["en/teacher-rte-1", "en/more-rte", asked[0].out]

@@ -26,6 +26,10 @@ from affinage.recipe import StudentSpec
         ("even", 12, 6, (0, 2, 4, 6, 8, 10)),
         ("even", 5, 3, (0, 2, 4)),
         ("odd", 12, 6, (1, 3, 5, 7, 9, 11)),
+        ("last", 12, 6, (1, 3, 5, 7, 9, 11)),
+        ("last", 12, 4, (2, 5, 8, 11)),
+        ("last", 5, 3, (0, 2, 4)),
+        ("last", 6, 6, tuple(range(6))),
         ((11, 0, 0), 12, 3, (11, 0, 0)),
         ([1, 2], 3, 2, (1, 2)),
     ],
@@ -50,6 +54,7 @@ def test_spread_rises_from_the_first_to_the_last_layer(teacher: int) -> None:
         ((-1, 3), 12, 2, "layers 0 to 11"),
         ("even", 12, 7, "layers 0 to 11"),
         ("odd", 5, 3, "layers 0 to 4"),
+        ("last", 2, 3, "layers 0 to 1"),
     ],
 )
 def test_a_map_that_leaves_the_teacher_is_refused(choice: Any, teacher: int, student: int, message: str) -> None:
@@ -68,6 +73,8 @@ def test_a_map_that_leaves_the_teacher_is_refused(choice: Any, teacher: int, stu
         ({"layers": (4, 1)}, 12, (4, 1)),
         ({"num_hidden_layers": 3}, 12, (0, 6, 11)),
         ({"num_hidden_layers": 2, "layers": "odd"}, 12, (1, 3)),
+        ({"num_hidden_layers": 2, "layers": "last"}, 12, (5, 11)),
+        ({"layers": "last"}, 12, (1, 3, 5, 7, 9, 11)),
     ],
 )
 def test_the_layers_of_a_students_recipe(spec: dict[str, Any], teacher: int, expected: tuple[int, ...]) -> None:

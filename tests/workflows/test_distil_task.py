@@ -69,7 +69,10 @@ def test_two_stages_on_every_kind_of_task(tmp_path: Path, mine: Path, task: str)
     ]
 
 
-@pytest.mark.parametrize(("recipe", "layers"), [("task", [0, 3]), ("patient-kd", [0, 1]), ("tinybert-6", [1, 3])])
+@pytest.mark.parametrize(
+    ("recipe", "layers"),
+    [("task", [0, 3]), ("patient-kd", [0, 1]), ("tinybert-6", [1, 3]), ("tinybert-task", [1, 3])],
+)
 def test_the_recipes_that_come_with_affinage(tmp_path: Path, recipe: str, layers: list[int]) -> None:
     data, out = write_task(tmp_path / "data", "nli"), tmp_path / "out"
     start = {"overrides": {"student.init": "layers"}}
@@ -78,6 +81,36 @@ def test_the_recipes_that_come_with_affinage(tmp_path: Path, recipe: str, layers
     assert report.training is not None
     assert all(loss == loss for loss in report.training.losses.values())
     assert all(stage.on == "task" for stage in Recipe.load(out / "recipe.yaml").stages)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "overrides", "expected"),
+    [
+        ("camembert", {}, "tinybert-task"),
+        ("camembert", {"student.num_hidden_layers": "3"}, "task"),  # of 4: no equal distances
+        ("deberta-v2", {}, "task"),  # attention scores that hold positions too
+    ],
+)
+def test_the_default_is_the_better_recipe_that_fits(
+    tmp_path: Path, architecture: str, overrides: dict[str, str], expected: str
+) -> None:
+    data, out = write_task(tmp_path / "data", "sentiment"), tmp_path / "out"
+    run(tuned_teacher(tmp_path, "sentiment", architecture), "sentiment", data, out, overrides=overrides)
+    assert Recipe.load(out / "recipe.yaml").name == expected
+
+
+def test_the_default_for_several_teachers_averages_their_answers(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data, out, teacher = (
+        write_task(tmp_path / "data", "sentiment"),
+        tmp_path / "out",
+        tuned_teacher(tmp_path, "sentiment"),
+    )
+    caplog.set_level(logging.INFO, logger="affinage")
+    run(teacher, "sentiment", data, out, more_teachers=[teacher])
+    assert Recipe.load(out / "recipe.yaml").name == "task"
+    assert "recipe 'task' is taken, for 'tinybert-task' does not fit" in caplog.text
 
 
 def test_a_teacher_that_is_not_tuned_is_tuned_first_and_kept(tmp_path: Path, mine: Path) -> None:
@@ -140,6 +173,7 @@ def test_a_student_learns_what_the_teacher_says_of_text_without_labels(tmp_path:
         "sentiment",
         data,
         tmp_path / "out",
+        recipe="task",
         unlabelled=tmp_path / "more.txt",
         overrides={**losses, "training.max_steps": "30", "training.learning_rate": "0.003"},
     )

@@ -34,7 +34,8 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 def run(
     teacher: Path, task: str, data: Path, out: Path, *, overrides: Any = None, **more: Any
 ) -> dict[str, torch.Tensor]:
-    distil_task(teacher, task=task, data=data, out=out, overrides={**SETTINGS, **(overrides or {})}, quiet=True, **more)
+    settings = {**SETTINGS, **(overrides or {})}
+    distil_task(teacher, task=task, data=data, out=out, recipe="task", overrides=settings, quiet=True, **more)
     return load_file(out / "model.safetensors")
 
 

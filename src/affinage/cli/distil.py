@@ -67,7 +67,8 @@ def distil(
         typer.Option(
             "--recipe",
             metavar="NAME|FILE",
-            help="See: affinage recipe list. Default: task where a task is named, else distilcamembert.",
+            help="See: affinage recipe list. Default: distilcamembert; for a task tinybert-task, or task where it does "
+            "not fit.",
             show_default=False,
         ),
     ] = None,
@@ -102,7 +103,7 @@ def distil(
     files = [*(corpus or ()), *(more_corpus or ())]
     asked: dict[str, Any] = {
         "out": out,
-        "recipe": recipe or ("distilcamembert" if task is None else "task"),
+        **({} if recipe is None else {"recipe": recipe}),
         "init_from": init_from,
         "overrides": overrides(settings, max_steps=max_steps, seed=seed),
         "overwrite": overwrite,

@@ -13,7 +13,7 @@ import affinage.losses  # noqa: F401  (registers every loss)
 from affinage.data.rows import to_batch
 from affinage.distillation.cache import TeacherCache
 from affinage.distillation.liger import fuse_norms_, with_liger
-from affinage.errors import InputError
+from affinage.errors import InputError, LossMisfit
 from affinage.losses.base import DistillationLoss, Shape, Shaped, distillation_losses
 from affinage.losses.vocabulary import VocabularyLoss, vocabulary_sums
 from affinage.models.encoder import forward_masked_lm, with_head
@@ -55,7 +55,7 @@ def fit_losses(
 ) -> tuple[DistillationLoss, ...]:
     """The losses for these two models: those that depend on shapes are built, with fresh weights where they have any.
 
-    Raises: InputError where one of them cannot compare the two.
+    Raises: LossMisfit where one of them cannot compare the two.
     """
     if teacher is None:
         return tuple(losses)
@@ -63,15 +63,18 @@ def fit_losses(
     for loss in losses:
         if {"queries", "keys"} <= loss.needs:  # compares what attention makes of both together
             _refuse_partial_scores(loss, student, teacher)
-    return tuple(loss.build(ours, theirs) if isinstance(loss, Shaped) else loss for loss in losses)
+    try:
+        return tuple(loss.build(ours, theirs) if isinstance(loss, Shaped) else loss for loss in losses)
+    except InputError as error:
+        raise LossMisfit(str(error)) from error
 
 
 def _refuse_partial_scores(loss: DistillationLoss, *models: PreTrainedModel) -> None:
-    """Raises: InputError where the products of queries and keys are not all that a model's attention compares."""
+    """Raises: LossMisfit where the products of queries and keys are not all that a model's attention compares."""
     for model in models:
         if why := layout_of(model.config).more_in_scores:
             name = next(e.name for e in distillation_losses.entries() if e.component is type(loss))
-            raise InputError(
+            raise LossMisfit(
                 f"loss '{name}' compares attention scores as products of queries and keys; in a "
                 f"'{model.config.model_type}' {why}. Take losses that compare hidden states, or queries, keys and "
                 "values each among themselves, as in recipe 'minilmv2'"

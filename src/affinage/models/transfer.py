@@ -25,13 +25,15 @@ _LAYER_PARTS = (
 
 
 def layer_map(
-    choice: Literal["spread", "even", "odd", "first"] | Sequence[int], teacher: int, student: int
+    choice: Literal["spread", "even", "odd", "last", "first"] | Sequence[int], teacher: int, student: int
 ) -> tuple[int, ...]:
     """For each of `student` layers, the index from 0 of the teacher layer it starts from.
 
     spread: round(i (N - 1) / (M - 1)), which keeps the first and the last layer and gives the [0, 2, 4, 7, 9, 11] of
     DistilBERT's extraction script for 6 of 12; with more student than teacher layers it repeats layers.
     even: 0, 2, 4, …; odd: 1, 3, 5, … (the last of each pair); first: 0, 1, 2, …. A list is taken as it is.
+    last: the last of each of M groups of layers, floor((i + 1) N / M) - 1, those that losses at equal distances compare
+    with; 1, 3, 5, … for half the layers, as odd.
 
     Raises: InputError where the list has another length, leaves the teacher, or even/odd do not reach the depth.
     """
@@ -42,6 +44,8 @@ def layer_map(
     elif choice == "spread":
         step = (teacher - 1) / (student - 1) if student > 1 else 0.0
         chosen = tuple(int(i * step + 0.5) for i in range(student))
+    elif choice == "last":
+        chosen = tuple((i + 1) * teacher // student - 1 for i in range(student))
     elif choice == "first":
         chosen = tuple(range(student))
     else:

@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from affinage.data.checksums import make_durable
 from affinage.data.corpus import corpus_files, fingerprints
 from affinage.data.streams import as_stream
 from affinage.data.task import Kind
+from affinage.errors import LossMisfit
 from affinage.evaluation.example_scores import ExampleScores, write_example_scores
 from affinage.evaluation.footprint import model_entry
 from affinage.models.checkpoint import load_task_model
@@ -27,12 +28,15 @@ from affinage.workflows.found import made_from
 from affinage.workflows.general_stages import check_in_turn
 from affinage.workflows.joined_training import joined
 from affinage.workflows.task_cache import logits_cache
-from affinage.workflows.task_given import read_given
+from affinage.workflows.task_given import TaskGiven, read_given
 from affinage.workflows.task_scores import beside_teacher
 from affinage.workflows.task_stage import StageRun, stage_rows
 from affinage.workflows.task_teachers import tune_teacher
 
 log = logging.getLogger(__name__)
+
+DEFAULT_RECIPES = ("tinybert-task", "task")
+"""the better one under an equal budget (docs/choosing.md); one that fits every family, depth and number of teachers"""
 
 
 def distil_task(
@@ -41,7 +45,7 @@ def distil_task(
     task: str,
     data: str | Path,
     out: str | Path,
-    recipe: str | Path = "task",
+    recipe: str | Path | None = None,
     corpus: Sequence[str | Path] = (),
     more_teachers: Sequence[str | Path] = (),
     init_from: str | Path | None = None,
@@ -57,6 +61,7 @@ def distil_task(
 ) -> Report:
     """Distil a teacher into a student for one task; student, scores and what is kept of the teacher's go to `out`.
 
+    `recipe`: None takes the first of `DEFAULT_RECIPES` whose losses fit these models.
     A teacher that is no task model yet is fine-tuned first by `teacher_recipe`, into `out`/teacher. `more_teachers`:
     task models whose probabilities are averaged with the first one's, as those that the recipe names. `init_from`: a
     general student to start from; None takes the teacher's layers. `unlabelled`: more text, which the teachers label.
@@ -67,20 +72,24 @@ def distil_task(
     with a checkpoint written that the same call takes up.
     """
     refuse_existing(out, overwrite=overwrite)
-    plan = Recipe.load(recipe, overrides)
-    if corpus:
-        check_in_turn(teacher, plan.with_stages_on("text"), init_from)
-    given = read_given(
-        (teacher, *more_teachers),
-        task=task,
-        data=data,
-        plan=plan.with_stages_on("task"),
-        init_from=init_from,
-        unlabelled=unlabelled,
-        teacher_recipe=teacher_recipe,
-        teacher_cache=teacher_cache,
-        columns=columns,
-    )
+
+    def read_by(name: str | Path) -> tuple[Recipe, TaskGiven]:
+        plan = Recipe.load(name, overrides)
+        if corpus:
+            check_in_turn(teacher, plan.with_stages_on("text"), init_from)
+        return plan, read_given(
+            (teacher, *more_teachers),
+            task=task,
+            data=data,
+            plan=plan.with_stages_on("task"),
+            init_from=init_from,
+            unlabelled=unlabelled,
+            teacher_recipe=teacher_recipe,
+            teacher_cache=teacher_cache,
+            columns=columns,
+        )
+
+    plan, given = _by_default(read_by) if recipe is None else read_by(recipe)
     left = [stage.name for stage in plan.stages if stage.on == "text"]
     if left and not corpus:
         log.info("left out, since no --corpus feeds it: stage %s", ", ".join(left))
@@ -165,6 +174,16 @@ def distil_task(
     if processes().is_main_process:
         folder.finish(write)
     return report
+
+
+def _by_default(read_by: Callable[[str], tuple[Recipe, TaskGiven]]) -> tuple[Recipe, TaskGiven]:
+    """By the first default recipe that fits."""
+    first, second = DEFAULT_RECIPES
+    try:
+        return read_by(first)
+    except LossMisfit as misfit:
+        log.info("recipe '%s' is taken, for '%s' does not fit: %s", second, first, misfit)
+        return read_by(second)
 
 
 def _text_only(plan: Recipe) -> Recipe:

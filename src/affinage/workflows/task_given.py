@@ -15,7 +15,7 @@ from affinage.distillation.kernels import check_kernels
 from affinage.distillation.objective import build_losses, fit_losses
 from affinage.distillation.student import check_continued
 from affinage.distillation.task_student import make_task_student
-from affinage.errors import InputError
+from affinage.errors import InputError, LossMisfit
 from affinage.evaluation.evaluator import model_labels
 from affinage.models.checkpoint import (
     check_fit,
@@ -117,7 +117,10 @@ def read_given(
     teacher_cache: str | Path | None,
     columns: Mapping[str, str] | None,
 ) -> TaskGiven:
-    """By a recipe of stages on a task. Raises: InputError or DataError for whatever cannot be used."""
+    """By a recipe of stages on a task.
+
+    Raises: LossMisfit where the recipe is none for these models; InputError or DataError for whatever cannot be used.
+    """
     names = (*teachers, *plan.teachers)
     losses = []
     for stage in plan.stages:
@@ -130,7 +133,7 @@ def read_given(
                 raise InputError(f"stage '{stage.name}' is on a task, and {key} is for stages on text: leave it out")
         asked = frozenset[str]().union(*(loss.teacher_needs for loss in losses[-1])) - {"logits"}
         if len(names) > 1 and asked:
-            raise InputError(
+            raise LossMisfit(
                 f"stage '{stage.name}' compares with the {', '.join(sorted(asked))} of one teacher, and there are "
                 f"{len(names)}: their probabilities alone can be averaged; name one teacher, or another recipe"
             )
