@@ -21,9 +21,9 @@ sys.path.append(str(Path(__file__).parents[1] / "recipes"))
 from jobs import LANGUAGES as RECIPES
 from jobs import Task
 
-SCREEN_STEPS, FINAL_STEPS = 100, 300
-"""of recovery; the screen's are few so that all of it fits into about five hours of two cores"""
-TRAINED_STEPS = 300
+SCREEN_STEPS, FINAL_STEPS = 60, 300
+"""of recovery; the screen's are few so that all of it fits into about four hours of two cores"""
+TRAINED_STEPS = 200
 """of methods that happen during training, which do nothing in a few steps"""
 SEEDS = (0, 1, 2)
 """of the final; the screen has the first"""

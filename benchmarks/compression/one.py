@@ -49,7 +49,11 @@ def plan_of(asked: dict[str, Any]) -> Plan:
     """Trained once, after the last step that can be; what happens during training, in as many steps as it needs."""
     steps = [step_of(text) for text in asked["steps"]]
     trained = any(hasattr(step.build(), "on_step") for step in steps)
-    settings = {"training.row_length": asked["length"], "training.batch_size": asked["batch"]}
+    settings = {
+        "training.row_length": asked["length"],
+        "training.batch_size": asked["batch"],
+        "training.evaluations": 1,
+    }
     base = Plan.of({"steps": ["int8"], "settings": settings, "seed": asked["seed"]})
     return trained_once(base, steps, recover=max(asked["recover"], asked["trained"] if trained else 0))
 
