@@ -279,3 +279,19 @@ def test_a_general_student_goes_on(tmp_path: Path, mine: Path) -> None:
     )
     assert (report.models[0].hidden_size, report.models[1].hidden_size) == (8, 16)
     assert "map" not in " ".join(AutoModelForSequenceClassification.from_pretrained(out).state_dict())
+
+
+def test_a_student_tuned_on_another_task_goes_on_with_a_new_head(
+    tmp_path: Path, mine: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As RTE after MNLI; of as many labels, which the head would be kept for, they have to be the same."""
+    data, teacher = write_task(tmp_path / "data", "sentiment"), tuned_teacher(tmp_path, "sentiment")
+    start: dict[str, Any] = {"recipe": mine, "overrides": {"student": "{}"}}
+    caplog.set_level(logging.INFO, logger="affinage")
+    three = save_tiny(tmp_path / "three", "camembert", "sequence", id2label=dict(enumerate("abc")), num_hidden_layers=2)
+    run(teacher, "sentiment", data, tmp_path / "student", init_from=three, **start)
+    assert f"the student's head is new: '{three}' was tuned for a, b, c" in caplog.text
+    stock = AutoModelForSequenceClassification.from_pretrained(tmp_path / "student")
+    assert stock.config.id2label == {0: "negative", 1: "positive"}
+    turned = save_tiny(tmp_path / "two", "camembert", "sequence", id2label={0: "positive", 1: "negative"})
+    refused(tmp_path, "has a head for the labels positive, negative", teacher, init_from=turned, **start)

@@ -178,7 +178,9 @@ def _refuse_start(init_from: str | Path, run: TaskRun, teacher: str | Path) -> N
     if not has_task_head(init_from, run.task.kind) or run.task.kind == "span":
         return
     ours, theirs = list(run.data.labels), model_labels(load_task_model(init_from, run.task.kind))
-    if ours != theirs:
+    if len(ours) != len(theirs):
+        log.info("the student's head is new: '%s' was tuned for %s", init_from, ", ".join(theirs))
+    elif ours != theirs:
         raise InputError(
             f"model '{init_from}' has a head for the labels {', '.join(theirs)}, the teacher for {', '.join(ours)}; "
             "start from a model without a head"
