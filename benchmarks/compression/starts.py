@@ -7,6 +7,7 @@ from pathlib import Path
 from experiment import RECIPES, Job  # it puts the comparison's folder on the path
 from jobs import Budget, distilled, jobs, starts
 from jobs import tuned as finetuned
+from prepare import SLICES, some
 from prepare import prepare as laid_out
 from running import run_all, with_affinage, with_needs
 
@@ -20,7 +21,8 @@ def prepare(shared: Path, work: Path, languages: Iterable[str]) -> None:
     """As the comparison of recipes does; questions without an answer for SQuAD 2.0, which has no training part."""
     laid_out(shared, work, languages)
     if "en" in languages and not (work / "en/squad2").exists():
-        dev = shared / "en/squad/v2.0/dev.jsonl.gz"
+        dev = work / "en/squad2-dev.jsonl.gz"
+        some(shared / "en/squad/v2.0/dev.jsonl.gz", dev, SLICES["squad"][1])
         unanswerable(work / "en/squad", out=work / "en/squad2", dev=dev)
 
 

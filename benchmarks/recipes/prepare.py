@@ -5,7 +5,7 @@ import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from jobs import AUGMENTED
@@ -13,8 +13,8 @@ from jobs import AUGMENTED
 from affinage.models.english import english_teacher
 from affinage.recipe import recipe_text
 
-SLICES = {"sst2": 8000, "squad": 6000}
-"""training rows that are taken, the first ones of a fixed shuffle"""
+SLICES: Mapping[str, tuple[int, int | None]] = {"sst2": (8000, None), "squad": (6000, 3000)}
+"""rows of the training and the dev part that are taken, the first ones of a fixed shuffle; None: all, as they come"""
 EVERY = 3
 """of the English corpus every third paragraph is taken: some 28 MB, more than the budget reads"""
 LINKS = {
@@ -45,7 +45,7 @@ def prepare(shared: Path, work: Path, languages: Iterable[str], *, trial: bool =
 
 def english(shared: Path, folder: Path) -> None:
     for task, source in (("sst2", "glue/sst2"), ("squad", "squad/v1.1")):
-        sliced(shared / source, folder / task, SLICES[task])
+        sliced(shared / source, folder / task, dict(zip(("train", "dev"), SLICES[task], strict=True)))
     if not (folder / "encoder").is_symlink():
         (folder / "encoder").symlink_to(english_teacher())
     corpus = folder / "corpus"
@@ -82,18 +82,25 @@ def little(shared: Path, folder: Path, languages: Iterable[str]) -> Path:
     return folder
 
 
-def sliced(source: Path, folder: Path, rows: int) -> None:
-    """The first rows of a shuffle of the training part; the dev part whole."""
+def sliced(source: Path, folder: Path, rows: Mapping[str, int | None]) -> None:
+    """A folder with so many rows of each part."""
     if folder.exists():
         return
     aside = fresh(folder)
-    with gzip.open(source / "train.jsonl.gz", "rt", encoding="utf-8") as stream:
+    for part, most in rows.items():
+        some(source / f"{part}.jsonl.gz", aside / f"{part}.jsonl.gz", most)
+    aside.rename(folder)
+
+
+def some(source: Path, to: Path, most: int | None) -> None:
+    """The first rows of a fixed shuffle; None: the file as it is."""
+    if most is None:
+        shutil.copy(source, to)
+        return
+    with gzip.open(source, "rt", encoding="utf-8") as stream:
         lines = stream.read().splitlines()
     random.Random(0).shuffle(lines)
-    with gzip.open(aside / "train.jsonl.gz", "wt", encoding="utf-8") as stream:
-        stream.write("\n".join(lines[:rows]) + "\n")
-    shutil.copy(source / "dev.jsonl.gz", aside)
-    aside.rename(folder)
+    to.write_bytes(gzip.compress(("\n".join(lines[:most]) + "\n").encode(), mtime=0))
 
 
 def fresh(folder: Path) -> Path:
