@@ -218,8 +218,11 @@ def distilled(language: Language, task: Task, seed: int, recipe: str) -> Job:
     start = () if recipe == ALONE else ("--from", student)
     chosen = settings_on(language, task)
     if recipe.startswith("tinybert"):  # two stages share the steps
-        layers = task.steps * 2 // 3
-        shared = (f"stages.1.training.max_steps={layers}", f"stages.2.training.max_steps={task.steps - layers}")
+        layers, first = task.steps * 2 // 3, 0 if recipe == ALONE else 1
+        shared = tuple(
+            f"stages.{first + number}.training.max_steps={steps}"
+            for number, steps in enumerate((layers, task.steps - layers))
+        )
         chosen = (*(s for s in chosen if "max_steps" not in s), *shared)
     if recipe == AUGMENTED:
         more = f"{prefix}more-{task.name}"
