@@ -14,7 +14,9 @@ ON_TASKS = ("tinybert-6", "task", "patient-kd", "tinybert-task")
 ALONE = "tinybert-task"
 """the same stages, from the teacher's own layers: what needs no general student"""
 AUGMENTED = "tinybert-6-augmented"
-"""tinybert-6 under another name, so that reports tell the two apart; `run.py` writes it"""
+"""tinybert-6 under another name, so that reports tell the two apart; `prepare.py` writes it"""
+LONGER, TIMES = "tinybert-6-longer", 4
+"""outside the common budget, first seed: so many times the steps, and the changed copies where they are made"""
 ROW_LENGTH = 128
 SHAPE = ("student.num_hidden_layers=3", "student.init=layers", "student.layers=odd", "student.dropout=0")
 """of every student: half the teacher's layers, the last of each pair, as the losses between layers suppose"""
@@ -158,6 +160,8 @@ def on_task(language: Language, task: Task, seed: int, recipes: tuple[str, ...])
             yield distilled(language, task, seed, recipe)
         if recipe == "tinybert-6" and task.augmented:
             yield distilled(language, task, seed, AUGMENTED)
+        if recipe == "tinybert-6" and seed == 0 and task in language.tasks:
+            yield distilled(language, task, seed, LONGER)
         if recipe in language.general:
             student = starts(language, task, prefix + recipe)
             yield tuned(language, task, seed, student, f"{prefix}{recipe}-{task.name}-{seed}")
@@ -212,19 +216,19 @@ def distilled(language: Language, task: Task, seed: int, recipe: str) -> Job:
     """
     prefix = f"{language.name}/"
     teacher, student = f"{prefix}teacher-{task.name}-{seed}", starts(language, task, prefix + BASE)
-    named = f"{AUGMENTED}.yaml" if recipe == AUGMENTED else recipe
+    named = f"{recipe}.yaml" if recipe in (AUGMENTED, LONGER) else recipe
     command: tuple[str, ...] = ("distil", teacher, "--task", task.name, "--data", task.data, "--recipe", named)
     after: tuple[str, ...] = (teacher,) if recipe == ALONE else (teacher, student)
     start = () if recipe == ALONE else ("--from", student)
     chosen = settings_on(language, task)
     if recipe.startswith("tinybert"):  # two stages share the steps
-        layers, first = task.steps * 2 // 3, 0 if recipe == ALONE else 1
+        every, first = task.steps * (TIMES if recipe == LONGER else 1), 0 if recipe == ALONE else 1
         shared = tuple(
             f"stages.{first + number}.training.max_steps={steps}"
-            for number, steps in enumerate((layers, task.steps - layers))
+            for number, steps in enumerate((every * 2 // 3, every - every * 2 // 3))
         )
         chosen = (*(s for s in chosen if "max_steps" not in s), *shared)
-    if recipe == AUGMENTED:
+    if recipe in (AUGMENTED, LONGER) and task.augmented:
         more = f"{prefix}more-{task.name}"
         command, after = (*command, "--unlabelled", f"{more}/unlabelled.jsonl"), (*after, more)
     out = f"{prefix}{recipe}-on-{task.name}-{seed}"

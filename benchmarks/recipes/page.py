@@ -11,7 +11,7 @@ from math import sqrt
 from pathlib import Path
 from statistics import median
 
-from jobs import AUGMENTED, BASE, LANGUAGES, ON_TASKS, Language, Task
+from jobs import AUGMENTED, BASE, LANGUAGES, LONGER, ON_TASKS, Language, Task
 from kept import BESIDE, HERE, RUNS, SECONDS
 
 from affinage.data.task import load_task
@@ -22,6 +22,8 @@ from affinage.report.speed import markdown
 PAGE = HERE.parent.parent / "docs" / "choosing.md"
 BEGIN, END = "<!-- made by `python benchmarks/recipes/page.py` -->\n", "<!-- end of what is made -->\n"
 NOT_RUN = "not run yet"
+APART = (AUGMENTED, LONGER)
+"""rows that no choice is made from: not on every task, or not in the common budget"""
 NAMES = {"en": "English", "fr": "French"}
 
 
@@ -52,7 +54,7 @@ class Average:
 
 def lines(language: Language) -> list[Line]:
     """The recipes on tasks, then those on text."""
-    on_tasks = [Line(r, f"teacher by {r}", f"{r}-on", True) for r in (*ON_TASKS, AUGMENTED)]
+    on_tasks = [Line(r, f"teacher by {r}", f"{r}-on", True) for r in (*ON_TASKS, *APART)]
     return [*on_tasks, *(Line(r, r, r, False) for r in language.general)]
 
 
@@ -127,10 +129,10 @@ def language_part(language: Language, report: Report | None, beside: Sequence[Co
             cells.append(kept_cell(report, line, task, one) if one else NOT_RUN if planned else "–")
         mean, time = average(line, language, report), seconds(line, language, runs)
         told = NOT_RUN if mean is None else str(mean)
-        if mean is not None:
+        if mean is not None and line.recipe not in APART:
             averages[line.recipe + (" on task" if line.on_task else "")] = mean
-            if mean.tasks < len(language.tasks):
-                told += f", of {mean.tasks} of {len(language.tasks)} tasks"
+        if mean is not None and mean.tasks < len(language.tasks):
+            told += f", of {mean.tasks} of {len(language.tasks)} tasks"
         rows.append(
             (f"`{line.recipe}`", "task" if line.on_task else "text", *cells, told, f"{time:.2f}" if time else "")
         )
@@ -151,7 +153,8 @@ def kept_cell(report: Report, line: Line, task: Task, one: Comparison) -> str:
     if one.plain is None:
         return "–"
     score = next(s for s in report.scores if (s.model, s.task, s.metric) == (line.system, task.name, one.metric))
-    few = f", {len(score.seeds)} of {task.seeds} seeds" if len(score.seeds) < task.seeds else ""
+    planned = 1 if line.recipe == LONGER else task.seeds
+    few = f", {len(score.seeds)} of {planned} seeds" if len(score.seeds) < planned else ""
     doubt = "" if one.informative else ", teacher not above the baseline"
     return f"{pct(one.plain)}{within(one.plain_low, one.plain_high)}{few}{doubt}"
 
@@ -160,7 +163,7 @@ def advice(language: Language, averages: Mapping[str, Average], beside: Sequence
     """Which one to choose, where everything has been run; and what is told from the plain triple loss."""
     told = []
     everywhere = {name: a for name, a in averages.items() if a.tasks == len(language.tasks)}
-    wanted = sum(line.recipe != AUGMENTED for line in lines(language))
+    wanted = sum(line.recipe not in APART for line in lines(language))
     if len(everywhere) < wanted:
         told.append(f"No choice yet: {len(everywhere)} of {wanted} recipes have a score on every task.")
     else:
@@ -172,7 +175,7 @@ def advice(language: Language, averages: Mapping[str, Average], beside: Sequence
     better: dict[str, list[str]] = {}
     for task in language.tasks:
         for line in lines(language):
-            one = compared(beside, line.system, task) if line.on_task else None
+            one = compared(beside, line.system, task) if line.on_task and line.recipe != LONGER else None
             if one is not None and one.low > 0:
                 better.setdefault(line.recipe, []).append(task.name)
     told += [

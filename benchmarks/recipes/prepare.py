@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from jobs import AUGMENTED
+from jobs import AUGMENTED, LONGER
 
 from affinage.models.english import english_teacher
 from affinage.recipe import recipe_text
@@ -31,9 +31,10 @@ def prepare(shared: Path, work: Path, languages: Iterable[str], *, trial: bool =
     """Everything that the jobs of these languages read; what is there stays. A trial reads little of each."""
     if trial:
         shared = little(shared, work / "little", languages)
-    text = recipe_text("tinybert-6").replace("name: tinybert-6", f"name: {AUGMENTED}", 1)
     work.mkdir(parents=True, exist_ok=True)
-    (work / f"{AUGMENTED}.yaml").write_text(text, encoding="utf-8")
+    for name in (AUGMENTED, LONGER):
+        text = recipe_text("tinybert-6").replace("name: tinybert-6", f"name: {name}", 1)
+        (work / f"{name}.yaml").write_text(text, encoding="utf-8")
     for language in languages:
         folder = work / language
         folder.mkdir(exist_ok=True)
