@@ -12,6 +12,8 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
+from jobs import LANGUAGES
+
 from affinage.evaluation.example_scores import NAME
 
 HERE = Path(__file__).parent
@@ -77,6 +79,15 @@ def keep_seconds(folder: Path, place: Path) -> None:
         (place / SECONDS).write_text(text + "\n", encoding="utf-8")
 
 
+def name_after_the_first(file: Path) -> None:
+    """Reports call a system after the model it was tuned from: here the one before the task that came first."""
+    found = json.loads(file.read_text(encoding="utf-8"))
+    for model in found["models"]:
+        for task in {task.after for language in LANGUAGES for task in language.tasks if task.after}:
+            model["base"] = model["base"] and model["base"].removesuffix(f"-{task}-0")
+    file.write_text(json.dumps(found), encoding="utf-8")
+
+
 def report(language: str, work: Path, runs: Path = RUNS, to: Path = HERE) -> bool:
     """`affinage report` over all that is kept of a language, beside the teacher and beside the plain triple loss,
     written to `to`; False where the teacher has no score yet.
@@ -89,6 +100,8 @@ def report(language: str, work: Path, runs: Path = RUNS, to: Path = HERE) -> boo
     for file in folder.glob(f"runs/*/{WORD}"):
         file.with_name(NAME).write_bytes(gzip.decompress(file.read_bytes()))
         file.unlink()
+    for file in folder.glob("runs/*/report.json"):
+        name_after_the_first(file)
     if not any(folder.glob(f"runs/teacher-*/{NAME}")):
         return False
     program = Path(sys.executable).with_name("affinage")
