@@ -1,25 +1,32 @@
 """One job of the experiment: compress, measure beside the teacher, and write the small result that is committed.
 
-one.py JOB.json WORK RESULT.json, where JOB.json holds what `run.py` asks for. It goes on where it was stopped.
+one.py JOB.json WORK RESULT.json, where JOB.json holds what `run.py` asks for. It goes on where it was stopped. A job of
+the screen only runs the plan, whose ledger has the score on the valid part; one of the final is `affinage compress`.
 """
 
 import json
 import shutil
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from affinage.compression.plan import Plan, step_of
+from affinage.compression.run import State, check_plan, run_plan
 from affinage.compression.space import trained_once
 from affinage.errors import InputError
 from affinage.evaluation.footprint import footprint, tensor_bytes
 from affinage.models.checkpoint import load_model, load_tokenizer
-from affinage.report.report import Report
+from affinage.report.ledger import LedgerEntry
+from affinage.report.provenance import provenance
+from affinage.report.report import Report, Score
 from affinage.runtime.side_by_side import ONNX, TORCH, Running, running, timed
+from affinage.training.run_folder import RunFolder
 from affinage.workflows.compress import compress
+from affinage.workflows.compress_given import read_given
 
 ROUNDS, SECONDS = 40, 8.0
 HEAVIEST = 4
@@ -29,20 +36,25 @@ HEAVIEST = 4
 def main(asked: dict[str, Any], work: Path, result: Path) -> None:
     began = time.perf_counter()
     torch.set_num_threads(1)
-    plan, out = plan_of(asked), work / "compressed" / result.stem
-    student, teacher = work / asked["student"], work / asked["teacher"]
-    if not out.exists():
-        data = work / asked["data"]
-        compress(student, plan=plan, task=asked["task"], data=data, out=out, quiet=True)
-    report = Report.from_json((out / "report.json").read_text(encoding="utf-8"))
+    plan, out, teacher = plan_of(asked), work / "compressed" / result.stem, work / asked["teacher"]
     whole = Report.from_json((teacher / "report.json").read_text(encoding="utf-8"))
-    found = told(asked, plan, report, whole) | measured(out, teacher)
-    found["seconds"] = round(time.perf_counter() - began, 1)
+    made = screened if asked["stage"] == "screen" else finished
+    state, told = made(asked, plan, work, out, whole)
+    p = provenance(command="", seed=asked["seed"], recipe_sha256=None, data={}, seconds=0)
+    found = {
+        **{key: asked[key] for key in ("language", "task", "stage", "name", "seed")},
+        "plan": plan.model_dump(mode="json", exclude_defaults=True),
+        **told,
+        **measured(state, teacher),
+        "conditions": {"affinage": p.affinage, "torch": p.torch, "cpu": p.hardware.cpu, "threads": 1, "date": p.date},
+        "seconds": round(time.perf_counter() - began, 1),
+    }
     result.parent.mkdir(parents=True, exist_ok=True)
     aside = result.with_suffix(".tmp")
     aside.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     aside.rename(result)
-    shutil.rmtree(out)  # the figures stay, the weights can be made again
+    for folder in (out, Path(f"{out}.partial")):  # the figures stay, the weights can be made again
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def plan_of(asked: dict[str, Any]) -> Plan:
@@ -58,42 +70,76 @@ def plan_of(asked: dict[str, Any]) -> Plan:
     return trained_once(base, steps, recover=max(asked["recover"], asked["trained"] if trained else 0))
 
 
-def told(asked: dict[str, Any], plan: Plan, report: Report, whole: Report) -> dict[str, Any]:
-    """What the run says: scores of variant, student as it was, and teacher; the steps, the conditions."""
+def screened(
+    asked: Mapping[str, Any], plan: Plan, work: Path, out: Path, whole: Report
+) -> tuple[State, dict[str, Any]]:
+    """What the plan makes, and the scores on the valid part, by which it chose its best weights."""
+    task, data = asked["task"], work / asked["data"]
+    given = read_given(work / asked["student"], plan=plan, task=task, data=data, corpus=(), columns=None)
+    ways = given.ways(plan, RunFolder.open(out, identity=given.identity(plan)), quiet=True)
+    state, ledger = run_plan(plan, check_plan(plan, ways), given.start, ways)
+    first = next(score for score in whole.scores if score.model != "baseline")
+    scores = [
+        {"model": name, "part": first.split, "value": entry.score}
+        for name, entry in (("variant", ledger[-1]), ("student", ledger[0]))
+    ]
+    return state, said(
+        first.metric, [*scores, *teachers(whole, first.metric, [first.split])], ledger, given.fingerprints
+    )
+
+
+def finished(
+    asked: Mapping[str, Any], plan: Plan, work: Path, out: Path, whole: Report
+) -> tuple[State, dict[str, Any]]:
+    """What `affinage compress` makes, and its scores on every part."""
+    if not out.exists():
+        compress(work / asked["student"], plan=plan, task=asked["task"], data=work / asked["data"], out=out, quiet=True)
+    report = Report.from_json((out / "report.json").read_text(encoding="utf-8"))
     main = report.scores[0].metric
     parts = list(dict.fromkeys(score.split for score in report.scores))
-    scores = [
-        {"model": {"compressed": "variant", "uncompressed": "student"}[s.model], "part": s.split, "value": s.value,
-         "low": s.low, "high": s.high, "n": s.n}
-        for s in report.scores if s.metric == main
-    ]  # fmt: skip
-    scores += [
-        {"model": "teacher", "part": s.split, "value": s.value, "low": s.low, "high": s.high, "n": s.n}
-        for s in whole.scores if s.metric == main and s.split in parts
-    ]  # fmt: skip
-    p = report.provenance
+    names = {"compressed": "variant", "uncompressed": "student"}
+    scores = [scored(names[score.model], score) for score in report.scores if score.metric == main]
+    state = State(load_model(out), load_tokenizer(out))
+    return state, said(main, [*scores, *teachers(whole, main, parts)], report.ledger, report.provenance.data)
+
+
+def said(
+    metric: str, scores: list[dict[str, Any]], ledger: tuple[LedgerEntry, ...], data: Mapping[str, str]
+) -> dict[str, Any]:
+    """What a result has of the scores, of the steps, and of the files (name -> sha256)."""
+    files = {f"{Path(file).parent.name}/{Path(file).name}": one for file, one in data.items()}
+    steps = [entry.model_dump(mode="json") for entry in ledger]
+    return {"metric": metric, "scores": scores, "ledger": steps, "data": files}
+
+
+def teachers(whole: Report, metric: str, parts: list[str]) -> list[dict[str, Any]]:
+    """The scores of the teacher, from its own report."""
+    return [scored("teacher", score) for score in whole.scores if score.metric == metric and score.split in parts]
+
+
+def scored(name: str, score: Score) -> dict[str, Any]:
+    """A score with its interval."""
     return {
-        **{key: asked[key] for key in ("language", "task", "stage", "name", "seed")},
-        "plan": plan.model_dump(mode="json", exclude_defaults=True),
-        "metric": main,
-        "scores": scores,
-        "ledger": [entry.model_dump(mode="json") for entry in report.ledger],
-        "conditions": {"affinage": p.affinage, "torch": p.torch, "cpu": p.hardware.cpu, "threads": 1, "date": p.date,
-                       "data": {f"{Path(file).parent.name}/{Path(file).name}": one for file, one in p.data.items()}},
-    }  # fmt: skip
+        "model": name,
+        "part": score.split,
+        "value": score.value,
+        "low": score.low,
+        "high": score.high,
+        "n": score.n,
+    }
 
 
-def measured(out: Path, teacher: Path) -> dict[str, Any]:
+def measured(state: State, teacher: Path) -> dict[str, Any]:
     """Teacher in plain transformers, float32; the variant in ONNX Runtime where it has a graph: one interleaved run."""
-    made, first = load_model(out), load_model(teacher)
+    first = load_model(teacher)
     theirs = running(first, load_tokenizer(teacher), TORCH)
-    ours = ready(out)
+    ours = ready(state)
     timing = timed([theirs, ours], repeats=ROUNDS, seconds=SECONDS)
     ratio, low, high = timing.ratio(1)
     parameters = footprint(first).parameters
     return {
-        "parameters": footprint(made).parameters,
-        "size_bytes": tensor_bytes(made),
+        "parameters": footprint(state.model).parameters,
+        "size_bytes": tensor_bytes(state.model),
         "teacher_bytes": HEAVIEST * parameters,
         "engine": ours.engine,
         "latency_ms": timing.quantile_ms(1, 0.5),
@@ -103,12 +149,11 @@ def measured(out: Path, teacher: Path) -> dict[str, Any]:
     }
 
 
-def ready(folder: Path) -> Running:
-    model, tokenizer = load_model(folder), load_tokenizer(folder)
+def ready(state: State) -> Running:
     try:
-        return running(model, tokenizer, ONNX)
+        return running(state.model, state.tokenizer, ONNX)
     except InputError:
-        return running(model, tokenizer, TORCH)
+        return running(state.model, state.tokenizer, TORCH)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from affinage.models.layout import layout_of
 from affinage.models.modules.base import module_kinds
 from affinage.models.replacing import linears, replace_module_
 from affinage.models.storage import COMPRESSED, STOCK
+from affinage.recipe import Recipe
 from affinage.report.report import Report
 from affinage.workflows.benchmark import benchmark
 from affinage.workflows.compress import compress
@@ -238,6 +239,20 @@ def test_a_masked_language_model_is_measured_and_recovered_on_text(tmp_path: Pat
     assert report.training is not None and report.training.steps == 4 and not report.scores
     made = affinage.load_model(tmp_path / "out")
     assert layout_of(made.config).model_type == "camembert" and (tmp_path / "out" / COMPRESSED).is_file()
+
+
+def test_recovery_trains_at_the_rate_of_fine_tuning(model: Path, data: Path, tmp_path: Path) -> None:
+    def rate(model: Path, out: str, **settings: float) -> float:
+        steps = plan("t-halve", recover=1)
+        steps = steps.model_copy(update={"settings": {**SMALL, **{f"training.{k}": v for k, v in settings.items()}}})
+        compress(model, plan=steps, task="sentiment", data=data, out=tmp_path / out, quiet=True)
+        return Recipe.load(tmp_path / out / "recipe.yaml").stages[0].training.learning_rate
+
+    assert not (model / "recipe.yaml").exists() and rate(model, "unknown") == 5e-5
+    overrides = {**STEPS, "training.learning_rate": "7e-4"}
+    finetune(model, task="sentiment", data=data, out=tmp_path / "tuned", overrides=overrides, quiet=True)
+    assert rate(tmp_path / "tuned", "known") == 7e-4
+    assert rate(tmp_path / "tuned", "asked", learning_rate=3e-4) == 3e-4
 
 
 def test_steps_that_need_no_data_run_without(model: Path, tmp_path: Path) -> None:

@@ -102,7 +102,8 @@ def run_plan(
     """
     before = ways.kept(0)
     if before is None:
-        ways.keep(0, start, _entry(0, "uncompressed", ways.measured(start), began=time.perf_counter()))
+        began = time.perf_counter()
+        ways.keep(0, start, _entry(0, "uncompressed", ways.measured(start), began=began))
         before = ways.kept(0)
         assert before is not None
     state, ledger = before[0], [before[1]]

@@ -32,6 +32,7 @@ from affinage.workflows.task_run import TaskRun, read_planned_run
 from affinage.workflows.task_teachers import read_teachers
 
 _ON_TASK: Mapping[str, Any] = {"training.learning_rate": 5e-5}
+"""of a model whose folder does not say how it was fine-tuned; else the rate of that"""
 _ON_TEXT: Mapping[str, Any] = {
     "training.learning_rate": 1e-4,
     "training.batch_size": 16,
@@ -137,6 +138,8 @@ def _recipe(plan: Plan, on: Literal["text", "task"], model: str | Path) -> Recip
     tuned = fine_tuning(located(model)) if on == "task" else None
     if tuned is not None:
         own["training.row_length"] = tuned.row_length
+        if plan.recipe is None:
+            own["training.learning_rate"] = tuned.learning_rate
     settings = {**own, "training.seed": plan.seed, **plan.settings}
     found = Recipe.load(name, {key: _yaml(value) for key, value in settings.items()})
     found = found.with_stages_on(on)
