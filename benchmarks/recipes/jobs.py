@@ -15,8 +15,8 @@ ALONE = "tinybert-task"
 """the same stages, from the teacher's own layers: what needs no general student"""
 AUGMENTED = "tinybert-6-augmented"
 """tinybert-6 under another name, so that reports tell the two apart; `prepare.py` writes it"""
-LONGER, TIMES = "tinybert-6-longer", 4
-"""outside the common budget, first seed: so many times the steps, and the changed copies where they are made"""
+LONGER, TIMES = "tinybert-task-longer", 4
+"""ALONE outside the common budget, first seed: so many times the steps, and the changed copies where they are made"""
 ROW_LENGTH = 128
 SHAPE = ("student.num_hidden_layers=3", "student.init=layers", "student.layers=odd", "student.dropout=0")
 """of every student: half the teacher's layers, the last of each pair, as the losses between layers suppose"""
@@ -160,7 +160,7 @@ def on_task(language: Language, task: Task, seed: int, recipes: tuple[str, ...])
             yield distilled(language, task, seed, recipe)
         if recipe == "tinybert-6" and task.augmented:
             yield distilled(language, task, seed, AUGMENTED)
-        if recipe == "tinybert-6" and seed == 0 and task in language.tasks:
+        if recipe == ALONE and seed == 0 and task in language.tasks:
             yield distilled(language, task, seed, LONGER)
         if recipe in language.general:
             student = starts(language, task, prefix + recipe)
@@ -212,17 +212,18 @@ def starts(language: Language, task: Task, model: str) -> str:
 def distilled(language: Language, task: Task, seed: int, recipe: str) -> Job:
     """The general student of BASE on a task, with the help of the teacher that was tuned with the same seed.
 
-    Of ALONE a student from the teacher's layers.
+    Of ALONE and LONGER a student from the teacher's layers.
     """
+    alone = recipe in (ALONE, LONGER)
     prefix = f"{language.name}/"
     teacher, student = f"{prefix}teacher-{task.name}-{seed}", starts(language, task, prefix + BASE)
     named = f"{recipe}.yaml" if recipe in (AUGMENTED, LONGER) else recipe
     command: tuple[str, ...] = ("distil", teacher, "--task", task.name, "--data", task.data, "--recipe", named)
-    after: tuple[str, ...] = (teacher,) if recipe == ALONE else (teacher, student)
-    start = () if recipe == ALONE else ("--from", student)
+    after: tuple[str, ...] = (teacher,) if alone else (teacher, student)
+    start = () if alone else ("--from", student)
     chosen = settings_on(language, task)
     if recipe.startswith("tinybert"):  # two stages share the steps
-        every, first = task.steps * (TIMES if recipe == LONGER else 1), 0 if recipe == ALONE else 1
+        every, first = task.steps * (TIMES if recipe == LONGER else 1), 0 if alone else 1
         shared = tuple(
             f"stages.{first + number}.training.max_steps={steps}"
             for number, steps in enumerate((every * 2 // 3, every - every * 2 // 3))

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from jobs import AUGMENTED, LONGER
+from jobs import ALONE, AUGMENTED, LONGER
 
 from affinage.models.english import english_teacher
 from affinage.recipe import recipe_text
@@ -32,8 +32,8 @@ def prepare(shared: Path, work: Path, languages: Iterable[str], *, trial: bool =
     if trial:
         shared = little(shared, work / "little", languages)
     work.mkdir(parents=True, exist_ok=True)
-    for name in (AUGMENTED, LONGER):
-        text = recipe_text("tinybert-6").replace("name: tinybert-6", f"name: {name}", 1)
+    for name, recipe in ((AUGMENTED, "tinybert-6"), (LONGER, ALONE)):
+        text = recipe_text(recipe).replace(f"name: {recipe}", f"name: {name}", 1)
         (work / f"{name}.yaml").write_text(text, encoding="utf-8")
     for language in languages:
         folder = work / language
