@@ -1,14 +1,15 @@
 """One job of the experiment: compress, measure beside the teacher, and write the small result that is committed.
 
-one.py JOB.json WORK RESULT.json, where JOB.json holds what `run.py` asks for. It goes on where it was stopped. A job of
-the screen only runs the plan, whose ledger has the score on the valid part; one of the final is `affinage compress`.
+one.py JOB.json WORK RESULT.json, where JOB.json holds what `run.py` asks for. It goes on where it was stopped. The plan
+is run as `affinage compress` runs it, but only what the experiment asks is scored: the valid part, in the final the
+test part too. What student and teacher score, their own reports say.
 """
 
 import json
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,19 @@ from affinage.compression.plan import Plan, step_of
 from affinage.compression.run import State, check_plan, run_plan
 from affinage.compression.space import trained_once
 from affinage.errors import InputError
+from affinage.evaluation.example_scores import read_example_scores
 from affinage.evaluation.footprint import footprint, tensor_bytes
+from affinage.evaluation.metrics import metric
+from affinage.evaluation.significance import estimates
 from affinage.models.checkpoint import load_model, load_tokenizer
 from affinage.report.ledger import LedgerEntry
 from affinage.report.provenance import provenance
 from affinage.report.report import Report, Score
 from affinage.runtime.side_by_side import ONNX, TORCH, Running, running, timed
 from affinage.training.run_folder import RunFolder
-from affinage.workflows.compress import compress
 from affinage.workflows.compress_given import read_given
+from affinage.workflows.compress_ways import WithTask
+from affinage.workflows.task_run import TaskRun
 
 ROUNDS, SECONDS = 40, 8.0
 HEAVIEST = 4
@@ -36,16 +41,21 @@ HEAVIEST = 4
 def main(asked: dict[str, Any], work: Path, result: Path) -> None:
     began = time.perf_counter()
     torch.set_num_threads(1)
-    plan, out, teacher = plan_of(asked), work / "compressed" / result.stem, work / asked["teacher"]
-    whole = Report.from_json((teacher / "report.json").read_text(encoding="utf-8"))
-    made = screened if asked["stage"] == "screen" else finished
-    state, told = made(asked, plan, work, out, whole)
+    plan, out = plan_of(asked), work / "compressed" / result.stem
+    student, teacher = work / asked["student"], work / asked["teacher"]
+    given = read_given(student, plan=plan, task=asked["task"], data=work / asked["data"], corpus=(), columns=None)
+    folder = RunFolder.open(out, identity=given.identity(plan))
+    ways = given.ways(plan, folder, quiet=True)
+    assert isinstance(ways, WithTask)
+    state, ledger = run_plan(plan, check_plan(plan, ways), given.start, ways)
     p = provenance(command="", seed=asked["seed"], recipe_sha256=None, data={}, seconds=0)
     found = {
         **{key: asked[key] for key in ("language", "task", "stage", "name", "seed")},
         "plan": plan.model_dump(mode="json", exclude_defaults=True),
-        **told,
+        "ledger": [entry.model_dump(mode="json") for entry in ledger],
+        **scored(ways.run_of(state), state, ledger, student, teacher, test=asked["stage"] == "final"),
         **measured(state, teacher),
+        "data": {f"{Path(file).parent.name}/{Path(file).name}": one for file, one in given.fingerprints.items()},
         "conditions": {"affinage": p.affinage, "torch": p.torch, "cpu": p.hardware.cpu, "threads": 1, "date": p.date},
         "seconds": round(time.perf_counter() - began, 1),
     }
@@ -53,8 +63,7 @@ def main(asked: dict[str, Any], work: Path, result: Path) -> None:
     aside = result.with_suffix(".tmp")
     aside.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     aside.rename(result)
-    for folder in (out, Path(f"{out}.partial")):  # the figures stay, the weights can be made again
-        shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(folder.partial)  # the figures stay, the weights can be made again
 
 
 def plan_of(asked: dict[str, Any]) -> Plan:
@@ -70,63 +79,46 @@ def plan_of(asked: dict[str, Any]) -> Plan:
     return trained_once(base, steps, recover=max(asked["recover"], asked["trained"] if trained else 0))
 
 
-def screened(
-    asked: Mapping[str, Any], plan: Plan, work: Path, out: Path, whole: Report
-) -> tuple[State, dict[str, Any]]:
-    """What the plan makes, and the scores on the valid part, by which it chose its best weights."""
-    task, data = asked["task"], work / asked["data"]
-    given = read_given(work / asked["student"], plan=plan, task=task, data=data, corpus=(), columns=None)
-    ways = given.ways(plan, RunFolder.open(out, identity=given.identity(plan)), quiet=True)
-    state, ledger = run_plan(plan, check_plan(plan, ways), given.start, ways)
-    first = next(score for score in whole.scores if score.model != "baseline")
-    scores = [
-        {"model": name, "part": first.split, "value": entry.score}
-        for name, entry in (("variant", ledger[-1]), ("student", ledger[0]))
-    ]
-    return state, said(
-        first.metric, [*scores, *teachers(whole, first.metric, [first.split])], ledger, given.fingerprints
-    )
-
-
-def finished(
-    asked: Mapping[str, Any], plan: Plan, work: Path, out: Path, whole: Report
-) -> tuple[State, dict[str, Any]]:
-    """What `affinage compress` makes, and its scores on every part."""
-    if not out.exists():
-        compress(work / asked["student"], plan=plan, task=asked["task"], data=work / asked["data"], out=out, quiet=True)
-    report = Report.from_json((out / "report.json").read_text(encoding="utf-8"))
-    main = report.scores[0].metric
-    parts = list(dict.fromkeys(score.split for score in report.scores))
-    names = {"compressed": "variant", "uncompressed": "student"}
-    scores = [scored(names[score.model], score) for score in report.scores if score.metric == main]
-    state = State(load_model(out), load_tokenizer(out))
-    return state, said(main, [*scores, *teachers(whole, main, parts)], report.ledger, report.provenance.data)
-
-
-def said(
-    metric: str, scores: list[dict[str, Any]], ledger: tuple[LedgerEntry, ...], data: Mapping[str, str]
+def scored(
+    run: TaskRun, state: State, ledger: Sequence[LedgerEntry], student: Path, teacher: Path, *, test: bool
 ) -> dict[str, Any]:
-    """What a result has of the scores, of the steps, and of the files (name -> sha256)."""
-    files = {f"{Path(file).parent.name}/{Path(file).name}": one for file, one in data.items()}
-    steps = [entry.model_dump(mode="json") for entry in ledger]
-    return {"metric": metric, "scores": scores, "ledger": steps, "data": files}
+    """By the task's first metric: variant, student as it was and teacher on the valid part; with `test` also there, and
+    what is kept of the teacher's score, paired over its examples.
+    """
+    metric_name, valid = run.task.metrics[0], run.data.valid_split
+    theirs = [("student", reported(student)), ("teacher", reported(teacher))]
+    scores: list[dict[str, Any]] = [{"model": "variant", "part": valid, "value": ledger[-1].score}]
+    scores += [told(name, report, metric_name, valid) for name, report in theirs]
+    if not test:
+        return {"metric": metric_name, "scores": scores}
+    part = run.data.test_split
+    if run.task.no_answer:
+        run.tune_no_answer_(state.model)
+    own = run.evaluate(state.model, run.data.test, name="variant", split=part)
+    score = next(score for score in own.scores if score.metric == metric_name)
+    scores += [figures("variant", score), *(told(name, report, metric_name, part) for name, report in theirs)]
+    whole = read_example_scores(teacher).parts[part]
+    assert whole.fingerprint == own.examples.fingerprint
+    ours, base = estimates(metric(metric_name), [[own.examples.rows[metric_name]], [whole.rows[metric_name]]])
+    kept = ours.over(base)
+    assert kept is not None
+    low, high = kept.interval
+    return {"metric": metric_name, "scores": scores, "kept": {"value": kept.value, "low": low, "high": high}}
 
 
-def teachers(whole: Report, metric: str, parts: list[str]) -> list[dict[str, Any]]:
-    """The scores of the teacher, from its own report."""
-    return [scored("teacher", score) for score in whole.scores if score.metric == metric and score.split in parts]
+def reported(folder: Path) -> Report:
+    return Report.from_json((folder / "report.json").read_text(encoding="utf-8"))
 
 
-def scored(name: str, score: Score) -> dict[str, Any]:
+def told(name: str, report: Report, metric_name: str, part: str) -> dict[str, Any]:
+    """What a run's own report says of its model, which is the first in it."""
+    return figures(name, next(s for s in report.scores if s.metric == metric_name and s.split == part))
+
+
+def figures(name: str, score: Score) -> dict[str, Any]:
     """A score with its interval."""
-    return {
-        "model": name,
-        "part": score.split,
-        "value": score.value,
-        "low": score.low,
-        "high": score.high,
-        "n": score.n,
-    }
+    own = score.model_dump(include={"value", "low", "high", "n"})
+    return {"model": name, "part": score.split, **own}
 
 
 def measured(state: State, teacher: Path) -> dict[str, Any]:

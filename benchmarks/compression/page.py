@@ -4,11 +4,14 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import sqrt
 from pathlib import Path
+from statistics import stdev
 from typing import Any
 
 from experiment import LANGUAGES, SEEDS, jobs
 
+from affinage.report.sentences import within
 from affinage.report.speed import markdown
 
 HERE = Path(__file__).parent
@@ -30,6 +33,8 @@ class Variant:
     smaller: float
     kept: float
     """score / teacher's, mean over tasks"""
+    around: float | None
+    """half of its 95 % interval; None of the screen"""
     worst: float
     """the same on its worst task"""
     tasks: int
@@ -51,10 +56,11 @@ def variants(results: Iterable[Mapping[str, Any]], stage: str) -> list[Variant]:
             groups.setdefault((one["language"], one["name"]), []).append(one)
     found = []
     for (language, name), group in groups.items():
-        shares: dict[str, list[float]] = {}
+        by_task: dict[str, list[Mapping[str, Any]]] = {}
         for one in group:
-            shares.setdefault(one["task"], []).append(share_kept(one, first=stage == "screen"))
-        means = [sum(of) / len(of) for of in shares.values()]
+            by_task.setdefault(one["task"], []).append(one)
+        shares = [[share_kept(one, stage) for one in of] for of in by_task.values()]
+        means = [mean(of) for of in shares]
         wanted = [t for t in LANGUAGES[language].tasks if t.name in LANGUAGES[language].screened or stage == "final"]
         needed = len(wanted) * (len(SEEDS) if stage == "final" else 1)
         found.append(
@@ -64,21 +70,35 @@ def variants(results: Iterable[Mapping[str, Any]], stage: str) -> list[Variant]:
                 faster=mean(one["speedup"]["ratio"] for one in group),
                 smaller=mean(one["teacher_bytes"] / one["size_bytes"] for one in group),
                 kept=mean(means),
+                around=around(list(by_task.values())) if stage == "final" else None,
                 worst=min(means),
                 tasks=len(shares),
-                seeds=max(len(of) for of in shares.values()),
+                seeds=max(map(len, shares)),
                 complete=len(group) >= needed,
             )
         )
     return sorted(found, key=lambda v: (v.language, -v.kept))
 
 
-def share_kept(one: Mapping[str, Any], *, first: bool) -> float:
-    """The variant's score by the teacher's, on the first part (that chooses) or the last (that reports)."""
-    parts = list(dict.fromkeys(score["part"] for score in one["scores"] if score["model"] == "variant"))
-    part = parts[0] if first else parts[-1]
-    value = {score["model"]: score["value"] for score in one["scores"] if score["part"] == part}
+def share_kept(one: Mapping[str, Any], stage: str) -> float:
+    """The variant's score by the teacher's: of the final on the test part, of the screen on the valid part."""
+    if stage == "final":
+        return float(one["kept"]["value"])
+    value = {score["model"]: score["value"] for score in one["scores"]}
     return float(value["variant"] / value["teacher"])
+
+
+def around(by_task: Sequence[Sequence[Mapping[str, Any]]]) -> float:
+    """Half of the 95 % interval of the mean over tasks: each task's own over its examples, which seeds share, and over
+    the seeds, taken as independent of one another.
+    """
+    squares = []
+    for group in by_task:
+        examples = mean((one["kept"]["high"] - one["kept"]["low"]) / 2 for one in group)
+        values = [one["kept"]["value"] for one in group]
+        seeds = 1.96 * stdev(values) / sqrt(len(values)) if len(values) > 1 else 0.0
+        squares.append(examples**2 + seeds**2)
+    return sqrt(sum(squares)) / len(squares)
 
 
 def mean(values: Iterable[float]) -> float:
@@ -132,11 +152,18 @@ def _screen(results: Sequence[Mapping[str, Any]], language: str) -> list[str]:
 def _table(found: Sequence[Variant]) -> str:
     columns = ("variant", ">kept, mean %", ">kept, worst task %", ">times faster", ">times smaller", ">tasks", ">seeds")
     rows = [
-        (f"`{v.name}`", f"{100 * v.kept:.1f}", f"{100 * v.worst:.1f}", f"{v.faster:.2f}", f"{v.smaller:.2f}",
+        (f"`{v.name}`", told(v), f"{100 * v.worst:.1f}", f"{v.faster:.2f}", f"{v.smaller:.2f}",
          str(v.tasks), str(v.seeds))
         for v in found
     ]  # fmt: skip
     return markdown(columns, rows)
+
+
+def told(v: Variant) -> str:
+    """What is kept, in %, with its interval."""
+    if v.around is None:
+        return f"{100 * v.kept:.1f}"
+    return f"{100 * v.kept:.1f}{within(v.kept - v.around, v.kept + v.around)}"
 
 
 def page(before: str, results: Sequence[Mapping[str, Any]]) -> str:

@@ -26,11 +26,13 @@ def page(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 def result(name: str, task: str, value: float, *, stage: str = "final", seed: int = 0, **more: Any) -> dict[str, Any]:
     scores = [
         {"model": model, "part": part, "value": score}
-        for part, shift in (("valid", 0.05), ("test", 0.0))
+        for part, shift in (("valid", 0.05), *([("test", 0.0)] if stage == "final" else []))
         for model, score in (("variant", value + shift), ("student", 0.85), ("teacher", 0.9))
     ]
+    kept = value / 0.9
     made = {"language": "fr", "task": task, "stage": stage, "name": name, "seed": seed, "scores": scores,
-            "speedup": {"ratio": 16.0}, "size_bytes": 5_000_000, "teacher_bytes": 65_000_000}  # fmt: skip
+            "kept": {"value": kept, "low": kept - 0.03, "high": kept + 0.03}, "speedup": {"ratio": 16.0},
+            "size_bytes": 5_000_000, "teacher_bytes": 65_000_000}  # fmt: skip
     return made | more
 
 
@@ -48,7 +50,7 @@ def test_what_has_not_been_run_is_said(page: dict[str, Any]) -> None:
 def test_an_unfinished_final_recommends_nothing(page: dict[str, Any]) -> None:
     text = page["text"]([result("int8", "sentiment", 0.9)])
     assert "**The final is unfinished**: 1 of 180 jobs" in text
-    assert "**reached**" not in text and "| `int8` | 100.0 | 100.0 | 16.00 | 13.00 | 1 | 1 |" in text
+    assert "**reached**" not in text and "| `int8` | 100.0 (97.0 to 103.0) | 100.0 | 16.00 | 13.00 | 1 | 1 |" in text
 
 
 def test_a_whole_one_says_which_aims_are_reached_and_what_is_nearest(page: dict[str, Any]) -> None:
@@ -58,7 +60,7 @@ def test_a_whole_one_says_which_aims_are_reached_and_what_is_nearest(page: dict[
     text = page["text"](good + slow)
     assert "at most 3.5 % lost, at least 15× faster and 12× smaller: **reached** by `good`." in text
     assert "at most 1 % lost, at least 8× faster and 6× smaller: **not reached**; nearest `slow`: 4.0×, 13.0×." in text
-    assert "| `good` | 97.8 | 97.8 | 16.00 | 13.00 | 3 | 3 |" in text
+    assert "| `good` | 97.8 (96.0 to 99.5) | 97.8 | 16.00 | 13.00 | 3 | 3 |" in text
 
 
 def test_the_screen_is_read_on_the_valid_part(page: dict[str, Any]) -> None:
