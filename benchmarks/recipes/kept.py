@@ -12,8 +12,9 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
-from jobs import LANGUAGES
+from jobs import ALONE, LANGUAGES
 
+from affinage.data.task import load_task
 from affinage.evaluation.example_scores import NAME
 
 HERE = Path(__file__).parent
@@ -23,6 +24,8 @@ SECONDS = "seconds.json"
 """median time of an optimizer step, from the run's own log"""
 BESIDE = "distilcamembert"
 """the system that the second report compares with: the plain triple loss"""
+WINNER = ALONE
+"""the recipe that is run on every task of a suite"""
 
 
 def is_kept(out: str, runs: Path = RUNS) -> bool:
@@ -104,12 +107,10 @@ def report(language: str, work: Path, runs: Path = RUNS, to: Path = HERE) -> boo
         name_after_the_first(file)
     if not any(folder.glob(f"runs/teacher-*/{NAME}")):
         return False
-    program = Path(sys.executable).with_name("affinage")
     for reference in ("teacher", BESIDE):
-        command = [program, "report", "runs", "--reference", reference, "--out", f"beside-{reference}"]
-        if subprocess.run(command, cwd=folder, check=reference == "teacher", stdout=subprocess.DEVNULL).returncode:
-            continue  # it has not run yet
         made = folder / f"beside-{reference}"
+        if not reported(folder, ["runs"], reference, made) and reference == BESIDE:
+            continue  # it has not run yet
         if reference == "teacher":
             for name in ("report.json", "report.md"):
                 shutil.copy(made / name, to / f"{language}-{name}")
@@ -117,4 +118,23 @@ def report(language: str, work: Path, runs: Path = RUNS, to: Path = HERE) -> boo
             found = json.loads((made / "report.json").read_text(encoding="utf-8"))["comparisons"]
             text = json.dumps(found, indent=1)
             (to / f"{language}-beside-{reference}.json").write_text(text + "\n", encoding="utf-8")
+    suite = [f"runs/{name}" for name in of_the_suite(language)]
+    if suite and all((folder / run).is_dir() for run in suite):
+        reported(folder, suite, "teacher", folder / "suite")
+        for name in ("report.json", "report.md"):
+            shutil.copy(folder / "suite" / name, to / f"{language}-suite-{name}")
     return True
+
+
+def of_the_suite(language: str) -> list[str]:
+    """The first runs of teacher, baseline and winner on every task of the suite, where the language has one."""
+    found = next(one for one in LANGUAGES if one.name == language)
+    tasks = [task.name for task in (*found.tasks, *found.suite) if found.suite and load_task(task.name).suite]
+    return [f"{name}-{task}-0" for name in ("teacher", f"{WINNER}-on", "baseline") for task in tasks]
+
+
+def reported(folder: Path, runs: list[str], reference: str, out: Path) -> bool:
+    """`affinage report` over some runs; whether it could be made."""
+    program = Path(sys.executable).with_name("affinage")
+    command = [program, "report", *runs, "--reference", reference, "--out", out.name]
+    return not subprocess.run(command, cwd=folder, check=False, stdout=subprocess.DEVNULL).returncode

@@ -12,12 +12,13 @@ from pathlib import Path
 from statistics import median
 
 from jobs import AUGMENTED, BASE, LANGUAGES, LONGER, ON_TASKS, Language, Task
-from kept import BESIDE, HERE, RUNS, SECONDS
+from kept import BESIDE, HERE, RUNS, SECONDS, WINNER
 
-from affinage.data.task import load_task
+from affinage.data.task import load_task, task_names
 from affinage.report.report import Comparison, Report
 from affinage.report.sentences import pct, within
 from affinage.report.speed import markdown
+from affinage.workflows.suite import MACRO
 
 PAGE = HERE.parent.parent / "docs" / "choosing.md"
 BEGIN, END = "<!-- made by `python benchmarks/recipes/page.py` -->\n", "<!-- end of what is made -->\n"
@@ -186,6 +187,30 @@ def advice(language: Language, averages: Mapping[str, Average], beside: Sequence
     return [f"- {line}" for line in told]
 
 
+def suite_part(report: Report) -> str:
+    """The winner beside the teacher on every task of a suite, and their averages."""
+    system, rows = f"teacher by {WINNER}", []
+    for whole in report.scores:
+        if whole.model != "teacher" or whole.metric not in (MACRO, *first_metrics(whole.task)):
+            continue
+        own = next(s for s in report.scores if (s.model, s.task, s.metric) == (system, whole.task, whole.metric))
+        beside = next(
+            c for c in report.comparisons if (c.model, c.task, c.metric) == (system, whole.task, whole.metric)
+        )
+        base = "" if whole.baseline is None else pct(whole.baseline)
+        scores = [f"{pct(s.value)}{within(s.low, s.high)}" for s in (whole, own)]
+        kept = "" if beside.plain is None else f"{pct(beside.plain)}{within(beside.plain_low, beside.plain_high)}"
+        rows.append((whole.task, whole.metric, f"{whole.n:,}", base, *scores, kept))
+    columns = ("task", "metric", ">n", ">baseline", ">teacher", f">`{WINNER}`", ">kept")
+    notes = "".join(f"- {note}\n" for note in report.notes)
+    return f"### The whole of GLUE, once\n\nSeed 0, in %.\n\n{markdown(columns, rows)}\n\n{notes}"
+
+
+def first_metrics(task: str) -> tuple[str, ...]:
+    """The first metric of a task; none of a suite."""
+    return (first_metric(task),) if task in task_names() else ()
+
+
 def page(folder: Path = HERE, runs: Path = RUNS) -> str:
     """The page with its figures made anew; a ValueError where the markers are not there once each."""
     before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
@@ -201,6 +226,9 @@ def figures(folder: Path, runs: Path) -> str:
         report = Report.from_json(file.read_text(encoding="utf-8")) if file.is_file() else None
         beside = json.loads(other.read_text(encoding="utf-8")) if other.is_file() else []
         parts.append(language_part(language, report, [Comparison.model_validate(c) for c in beside], runs))
+        suite = folder / f"{language.name}-suite-report.json"
+        if suite.is_file():
+            parts.append(suite_part(Report.from_json(suite.read_text(encoding="utf-8"))))
     return "\n".join(parts)
 
 

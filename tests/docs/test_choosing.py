@@ -68,6 +68,28 @@ def test_time_is_a_ratio_on_the_same_task(page: ModuleType, tmp_path: Path) -> N
     assert page.seconds(line, page.LANGUAGES[0], tmp_path) == pytest.approx((1.5 + 2.0) / 2)
 
 
+def test_the_suite_has_the_winner_beside_the_teacher_and_the_average(page: ModuleType, tmp_path: Path) -> None:
+    """Of several metrics of a task the first, of the suite its mean."""
+    system, main = "teacher by tinybert-task", "mean(accuracy, f1:equivalent)"
+    figures = [("mrpc", main, 0.8, 0.72), ("mrpc", "accuracy", 0.7, 0.6), ("glue", "macro average", 0.6, 0.57)]
+    scores = [
+        score(name, t, m, v) for t, m, *values in figures for name, v in zip(("teacher", system), values, strict=True)
+    ]
+    beside = [compared(t, m, own - whole, 0.04, own / whole, model=system) for t, m, whole, own in figures]
+    report = made_up().model_copy(
+        update={"scores": tuple(scores), "comparisons": tuple(beside), "notes": ("A slice.",)}
+    )
+    told = page.suite_part(report)
+    assert (
+        "| mrpc | mean(accuracy, f1:equivalent) | 9 | 60.0 | 80.0 (78.0 to 82.0) | 72.0 (70.0 to 74.0) | 90.0 (" in told
+    )
+    assert "| glue | macro average | 9 | 60.0 | 60.0 (" in told and "- A slice." in told and "| accuracy |" not in told
+    (tmp_path / "en-report.json").write_text(report.to_json(), encoding="utf-8")
+    assert "The whole of GLUE" not in page.figures(tmp_path, tmp_path)
+    (tmp_path / "en-suite-report.json").write_text(report.to_json(), encoding="utf-8")
+    assert told in page.figures(tmp_path, tmp_path)
+
+
 def made_up(*, second: bool = False) -> Report:
     """A teacher on MRPC and RTE, and recipe `task` on the first, or on both."""
     mrpc, rte = "mean(accuracy, f1:equivalent)", "accuracy"
@@ -95,9 +117,11 @@ def score(model: str, task: str, metric: str, value: float) -> Score:
     )  # fmt: skip
 
 
-def compared(task: str, metric: str, difference: float, around: float, plain: float) -> Comparison:
+def compared(
+    task: str, metric: str, difference: float, around: float, plain: float, *, model: str = "teacher by task"
+) -> Comparison:
     return Comparison(
-        model="teacher by task", reference="teacher", task=task, metric=metric, difference=difference,
+        model=model, reference="teacher", task=task, metric=metric, difference=difference,
         low=difference - around, high=difference + around, p_value=0.01, test="paired bootstrap", n=9, plain=plain,
         plain_low=plain - 0.05, plain_high=plain + 0.05, retention=None, informative=True,
     )  # fmt: skip
