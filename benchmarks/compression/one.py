@@ -10,11 +10,13 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from affinage import __version__
 from affinage.compression.plan import Plan, step_of
 from affinage.compression.run import State, check_plan, run_plan
 from affinage.compression.space import trained_once
@@ -25,7 +27,7 @@ from affinage.evaluation.metrics import metric
 from affinage.evaluation.significance import estimates
 from affinage.models.checkpoint import load_model, load_tokenizer
 from affinage.report.ledger import LedgerEntry
-from affinage.report.provenance import provenance
+from affinage.report.provenance import cpu_name
 from affinage.report.report import Report, Score
 from affinage.runtime.side_by_side import ONNX, TORCH, Running, running, timed
 from affinage.training.run_folder import RunFolder
@@ -48,7 +50,6 @@ def main(asked: dict[str, Any], work: Path, result: Path) -> None:
     ways = given.ways(plan, folder, quiet=True)
     assert isinstance(ways, WithTask)
     state, ledger = run_plan(plan, check_plan(plan, ways), given.start, ways)
-    p = provenance(command="", seed=asked["seed"], recipe_sha256=None, data={}, seconds=0)
     found = {
         **{key: asked[key] for key in ("language", "task", "stage", "name", "seed")},
         "plan": plan.model_dump(mode="json", exclude_defaults=True),
@@ -56,9 +57,12 @@ def main(asked: dict[str, Any], work: Path, result: Path) -> None:
         **scored(ways.run_of(state), state, ledger, student, teacher, test=asked["stage"] == "final"),
         **measured(state, teacher),
         "data": {f"{Path(file).parent.name}/{Path(file).name}": one for file, one in given.fingerprints.items()},
-        "conditions": {"affinage": p.affinage, "torch": p.torch, "cpu": p.hardware.cpu, "threads": 1, "date": p.date},
+        "conditions": {
+            "affinage": __version__, "torch": torch.__version__, "cpu": cpu_name(), "threads": 1,
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        },
         "seconds": round(time.perf_counter() - began, 1),
-    }
+    }  # fmt: skip
     result.parent.mkdir(parents=True, exist_ok=True)
     aside = result.with_suffix(".tmp")
     aside.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

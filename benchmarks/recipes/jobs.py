@@ -17,6 +17,8 @@ AUGMENTED = "tinybert-6-augmented"
 """tinybert-6 under another name, so that reports tell the two apart; `prepare.py` writes it"""
 LONGER, TIMES = "tinybert-task-longer", 4
 """ALONE outside the common budget, first seed: so many times the steps, and the changed copies where they are made"""
+WINNER = ALONE
+"""the recipe that is also run on the rest of a suite"""
 ROW_LENGTH = 128
 SHAPE = ("student.num_hidden_layers=3", "student.init=layers", "student.layers=odd", "student.dropout=0")
 """of every student: half the teacher's layers, the last of each pair, as the losses between layers suppose"""
@@ -120,10 +122,10 @@ LANGUAGES = (
 )
 
 
-def jobs(language: Language, budget: Budget, *, winner: str | None = None) -> Iterator[Job]:
+def jobs(language: Language, budget: Budget, *, suite: bool = False) -> Iterator[Job]:
     """The runs of a language: teachers and students, then seed by seed and task by task what is scored.
 
-    `winner`: a recipe that is also run, once, on the rest of the suite.
+    `suite`: WINNER is also run, once, on the rest of it.
     """
     prefix = f"{language.name}/"
     if language.teacher == f"{prefix}teacher":
@@ -140,9 +142,9 @@ def jobs(language: Language, budget: Budget, *, winner: str | None = None) -> It
     for seed in range(max(task.seeds for task in language.tasks)):
         for task in (task for task in language.tasks if seed < task.seeds):
             yield from on_task(language, task, seed, (*ON_TASKS, *language.general))
-    if winner:
+    if suite:
         for task in language.suite:
-            yield from on_task(language, task, 0, (winner,))
+            yield from on_task(language, task, 0, (WINNER,))
 
 
 def on_task(language: Language, task: Task, seed: int, recipes: tuple[str, ...]) -> Iterator[Job]:

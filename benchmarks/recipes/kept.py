@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
-from jobs import ALONE, LANGUAGES
+from jobs import LANGUAGES, WINNER
 
 from affinage.data.task import load_task
 from affinage.evaluation.example_scores import NAME
@@ -24,8 +24,6 @@ SECONDS = "seconds.json"
 """median time of an optimizer step, from the run's own log"""
 BESIDE = "distilcamembert"
 """the system that the second report compares with: the plain triple loss"""
-WINNER = ALONE
-"""the recipe that is run on every task of a suite"""
 
 
 def is_kept(out: str, runs: Path = RUNS) -> bool:

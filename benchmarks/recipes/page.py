@@ -11,8 +11,8 @@ from math import sqrt
 from pathlib import Path
 from statistics import median
 
-from jobs import AUGMENTED, BASE, LANGUAGES, LONGER, ON_TASKS, Language, Task
-from kept import BESIDE, HERE, RUNS, SECONDS, WINNER
+from jobs import AUGMENTED, BASE, LANGUAGES, LONGER, ON_TASKS, WINNER, Language, Task
+from kept import BESIDE, HERE, RUNS, SECONDS
 
 from affinage.data.task import load_task, task_names
 from affinage.report.report import Comparison, Report

@@ -21,7 +21,7 @@ def main() -> int:
     given = arguments()
     work, wanted = given.work.resolve(), [language for language in LANGUAGES if language.name in given.languages]
     budget = Budget(given.general_steps, given.head_steps, given.together_steps)
-    every = [job for language in wanted for job in jobs(language, budget, winner=given.glue)]
+    every = [job for language in wanted for job in jobs(language, budget, suite=given.glue)]
     runs = work / "kept" if given.trial else RUNS
     asked = [job for job in every if job.scores and chosen(job, given) and not is_kept(job.out, runs)]
     todo = with_needs(sorted(asked, key=lambda job: int(job.out.rsplit("-", 1)[1])), every, work)
@@ -51,7 +51,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=99, help="how many at most")
     parser.add_argument("--tasks", type=words, help="only these, separated by commas")
     parser.add_argument("--recipes", type=words, help="only these, and the teacher and the baseline")
-    parser.add_argument("--glue", metavar="RECIPE", help="also the rest of GLUE, with the teacher and this recipe")
+    parser.add_argument("--glue", action="store_true", help="also the rest of GLUE, with the teacher and the winner")
     parser.add_argument("--hours", type=float, default=1e6, help="after which no further run is started")
     parser.add_argument("--general-steps", type=int, default=Budget.general, help="of students on text (%(default)s)")
     parser.add_argument("--head-steps", type=int, default=Budget.head, help="of the English head (%(default)s)")
