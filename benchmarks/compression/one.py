@@ -1,13 +1,12 @@
 """One job of the experiment: compress, measure beside the teacher, and write the small result that is committed.
 
-one.py JOB.json WORK RESULT.json, where JOB.json holds what `run.py` asks for. It goes on where it was stopped. The plan
-is run as `affinage compress` runs it, but only what the experiment asks is scored: the valid part, in the final the
-test part too. What student and teacher score, their own reports say.
+`run.py` asks for it; it goes on where it was stopped. The plan is run as `affinage compress` runs it, but only what the
+experiment asks is scored: the valid part, in the final the test part too. What student and teacher score, their own
+reports say.
 """
 
 import json
 import shutil
-import sys
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -150,8 +149,3 @@ def ready(state: State) -> Running:
         return running(state.model, state.tokenizer, ONNX)
     except InputError:
         return running(state.model, state.tokenizer, TORCH)
-
-
-if __name__ == "__main__":
-    job, work, result = map(Path, sys.argv[1:])
-    main(json.loads(job.read_text(encoding="utf-8")), work.resolve(), result.resolve())
