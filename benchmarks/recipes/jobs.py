@@ -69,6 +69,8 @@ class Language:
     """recipes on text"""
     rate: str
     """learning rate of fine-tuning, of all models; `tune.py` compares some on the valid parts"""
+    inner_rate: str
+    """of the inner layers' stage in LONGER, which is outside the common budget; chosen on valid parts (LOG)"""
     tasks: tuple[Task, ...]
     suite: tuple[Task, ...] = ()
     """more tasks, for the teacher and one winner alone"""
@@ -92,6 +94,7 @@ LANGUAGES = (
         corpus="en/corpus",
         general=("distilcamembert", "distilbert", "tinybert-6", "minilmv2", "minilm"),
         rate="1e-4",
+        inner_rate="3e-4",
         tasks=(
             Task("mrpc", "en/mrpc", 3300, 3, augmented=True),
             Task("rte", "en/rte", 2240, 3, length=256, augmented=True, after="mnli"),
@@ -113,6 +116,7 @@ LANGUAGES = (
         corpus="fr/corpus",
         general=("distilcamembert", "distilroberta", "tinybert-6", "minilmv2", "minilm"),
         rate="3e-4",
+        inner_rate="3e-4",
         tasks=(
             Task("sentiment", "fr/reviews", 5413, 3, epochs=1, batch=16),
             Task("ner", "fr/wikineural", 11400, 1, epochs=1, batch=16, length=96),
@@ -231,6 +235,8 @@ def distilled(language: Language, task: Task, seed: int, recipe: str) -> Job:
             for number, steps in enumerate((every * 2 // 3, every - every * 2 // 3))
         )
         chosen = (*(s for s in chosen if "max_steps" not in s), *shared)
+    if recipe == LONGER:
+        chosen = (*chosen, f"stages.0.training.learning_rate={language.inner_rate}")
     if recipe in (AUGMENTED, LONGER) and task.augmented:
         more = f"{prefix}more-{task.name}"
         command, after = (*command, "--unlabelled", f"{more}/unlabelled.jsonl"), (*after, more)

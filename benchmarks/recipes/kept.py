@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
-from jobs import LANGUAGES, WINNER
+from jobs import LANGUAGES, LONGER, WINNER
 
 from affinage.data.task import load_task
 from affinage.evaluation.example_scores import NAME
@@ -105,6 +105,7 @@ def report(language: str, work: Path, runs: Path = RUNS, to: Path = HERE) -> boo
         name_after_the_first(file)
     if not any(folder.glob(f"runs/teacher-*/{NAME}")):
         return False
+    longer = apart(folder, language)
     for reference in ("teacher", BESIDE):
         made = folder / f"beside-{reference}"
         if not reported(folder, ["runs"], reference, made) and reference == BESIDE:
@@ -117,11 +118,25 @@ def report(language: str, work: Path, runs: Path = RUNS, to: Path = HERE) -> boo
             text = json.dumps(found, indent=1)
             (to / f"{language}-beside-{reference}.json").write_text(text + "\n", encoding="utf-8")
     suite = [f"runs/{name}" for name in of_the_suite(language)]
-    if suite and all((folder / run).is_dir() for run in suite):
-        reported(folder, suite, "teacher", folder / "suite")
-        for name in ("report.json", "report.md"):
-            shutil.copy(folder / "suite" / name, to / f"{language}-suite-{name}")
+    for title, found in (("suite", suite), ("longer", longer)):
+        if found and all((folder / run).is_dir() for run in found):
+            reported(folder, found, "teacher", folder / f"report-{title}")
+            for name in ("report.json", "report.md"):
+                shutil.copy(folder / f"report-{title}" / name, to / f"{language}-{title}-{name}")
     return True
+
+
+def apart(folder: Path, language: str) -> list[str]:
+    """Take LONGER's runs, of one seed and outside the common budget, out of the others: these, and the teacher's of the
+    same seed, which its students learned from.
+    """
+    (folder / "longer").mkdir()
+    tasks = [task.name for one in LANGUAGES if one.name == language for task in one.tasks]
+    found = [task for task in tasks if (folder / f"runs/{LONGER}-on-{task}-0").is_dir()]
+    for task in found:
+        shutil.move(folder / f"runs/{LONGER}-on-{task}-0", folder / "longer")
+    beside = [f"runs/{name}-{task}-0" for name in ("teacher", "baseline") for task in found]
+    return [*(f"longer/{LONGER}-on-{task}-0" for task in found), *beside]
 
 
 def of_the_suite(language: str) -> list[str]:

@@ -23,8 +23,6 @@ from affinage.workflows.suite import MACRO
 PAGE = HERE.parent.parent / "docs" / "choosing.md"
 BEGIN, END = "<!-- made by `python benchmarks/recipes/page.py` -->\n", "<!-- end of what is made -->\n"
 NOT_RUN = "not run yet"
-APART = (AUGMENTED, LONGER)
-"""rows that no choice is made from: not on every task, or not in the common budget"""
 NAMES = {"en": "English", "fr": "French"}
 
 
@@ -54,9 +52,9 @@ class Average:
 
 
 def lines(language: Language) -> list[Line]:
-    """The recipes on tasks, then those on text."""
-    on_tasks = [Line(r, f"teacher by {r}", f"{r}-on", True) for r in (*ON_TASKS, *APART)]
-    return [*on_tasks, *(Line(r, r, r, False) for r in language.general)]
+    """The recipes on tasks, then those on text; without one that no task of the language is for."""
+    on_tasks = [Line(r, f"teacher by {r}", f"{r}-on", True) for r in (*ON_TASKS, AUGMENTED)]
+    return [*(one for one in on_tasks if tasks_of(one, language)), *(Line(r, r, r, False) for r in language.general)]
 
 
 def tasks_of(line: Line, language: Language) -> list[Task]:
@@ -130,7 +128,7 @@ def language_part(language: Language, report: Report | None, beside: Sequence[Co
             cells.append(kept_cell(report, line, task, one) if one else NOT_RUN if planned else "–")
         mean, time = average(line, language, report), seconds(line, language, runs)
         told = NOT_RUN if mean is None else str(mean)
-        if mean is not None and line.recipe not in APART:
+        if mean is not None and line.recipe != AUGMENTED:
             averages[line.recipe + (" on task" if line.on_task else "")] = mean
         if mean is not None and mean.tasks < len(language.tasks):
             told += f", of {mean.tasks} of {len(language.tasks)} tasks"
@@ -154,8 +152,7 @@ def kept_cell(report: Report, line: Line, task: Task, one: Comparison) -> str:
     if one.plain is None:
         return "–"
     score = next(s for s in report.scores if (s.model, s.task, s.metric) == (line.system, task.name, one.metric))
-    planned = 1 if line.recipe == LONGER else task.seeds
-    few = f", {len(score.seeds)} of {planned} seeds" if len(score.seeds) < planned else ""
+    few = f", {len(score.seeds)} of {task.seeds} seeds" if len(score.seeds) < task.seeds else ""
     doubt = "" if one.informative else ", teacher not above the baseline"
     return f"{pct(one.plain)}{within(one.plain_low, one.plain_high)}{few}{doubt}"
 
@@ -164,7 +161,7 @@ def advice(language: Language, averages: Mapping[str, Average], beside: Sequence
     """Which one to choose, where everything has been run; and what is told from the plain triple loss."""
     told = []
     everywhere = {name: a for name, a in averages.items() if a.tasks == len(language.tasks)}
-    wanted = sum(line.recipe not in APART for line in lines(language))
+    wanted = sum(line.recipe != AUGMENTED for line in lines(language))
     if len(everywhere) < wanted:
         told.append(f"No choice yet: {len(everywhere)} of {wanted} recipes have a score on every task.")
     else:
@@ -176,7 +173,7 @@ def advice(language: Language, averages: Mapping[str, Average], beside: Sequence
     better: dict[str, list[str]] = {}
     for task in language.tasks:
         for line in lines(language):
-            one = compared(beside, line.system, task) if line.on_task and line.recipe != LONGER else None
+            one = compared(beside, line.system, task) if line.on_task else None
             if one is not None and one.low > 0:
                 better.setdefault(line.recipe, []).append(task.name)
     told += [
@@ -189,7 +186,20 @@ def advice(language: Language, averages: Mapping[str, Average], beside: Sequence
 
 def suite_part(report: Report) -> str:
     """The winner beside the teacher on every task of a suite, and their averages."""
-    system, rows = f"teacher by {WINNER}", []
+    return "\n".join(["### The whole of GLUE, once", "", beside_teacher(WINNER, report), ""])
+
+
+def longer_part(language: Language, report: Report) -> str:
+    """What more steps have to give, beside the teacher of the same seed."""
+    line = Line(LONGER, f"teacher by {LONGER}", f"{LONGER}-on", True)
+    mean = average(line, language, report)
+    told = [] if mean is None else [f"- On average {mean} % of the teacher's, over {mean.tasks} tasks."]
+    return "\n".join(["### Four times the steps", "", beside_teacher(LONGER, report), *told, ""])
+
+
+def beside_teacher(recipe: str, report: Report) -> str:
+    """A recipe on tasks and the teacher, task by task; what the report notes of them."""
+    system, rows = f"teacher by {recipe}", []
     for whole in report.scores:
         if whole.model != "teacher" or whole.metric not in (MACRO, *first_metrics(whole.task)):
             continue
@@ -201,9 +211,8 @@ def suite_part(report: Report) -> str:
         scores = [f"{pct(s.value)}{within(s.low, s.high)}" for s in (whole, own)]
         kept = "" if beside.plain is None else f"{pct(beside.plain)}{within(beside.plain_low, beside.plain_high)}"
         rows.append((whole.task, whole.metric, f"{whole.n:,}", base, *scores, kept))
-    columns = ("task", "metric", ">n", ">baseline", ">teacher", f">`{WINNER}`", ">kept")
-    notes = "".join(f"- {note}\n" for note in report.notes)
-    return f"### The whole of GLUE, once\n\nSeed 0, in %.\n\n{markdown(columns, rows)}\n\n{notes}"
+    table = markdown(("task", "metric", ">n", ">baseline", ">teacher", f">`{recipe}`", ">kept"), rows)
+    return "\n".join(["Seed 0, in %.", "", table, "", *(f"- {note}" for note in report.notes)])
 
 
 def first_metrics(task: str) -> tuple[str, ...]:
@@ -226,7 +235,9 @@ def figures(folder: Path, runs: Path) -> str:
         report = Report.from_json(file.read_text(encoding="utf-8")) if file.is_file() else None
         beside = json.loads(other.read_text(encoding="utf-8")) if other.is_file() else []
         parts.append(language_part(language, report, [Comparison.model_validate(c) for c in beside], runs))
-        suite = folder / f"{language.name}-suite-report.json"
+        longer, suite = (folder / f"{language.name}-{what}-report.json" for what in ("longer", "suite"))
+        if longer.is_file():
+            parts.append(longer_part(language, Report.from_json(longer.read_text(encoding="utf-8"))))
         if suite.is_file():
             parts.append(suite_part(Report.from_json(suite.read_text(encoding="utf-8"))))
     return "\n".join(parts)

@@ -90,6 +90,24 @@ def test_the_suite_has_the_winner_beside_the_teacher_and_the_average(page: Modul
     assert told in page.figures(tmp_path, tmp_path)
 
 
+def test_more_steps_stand_apart_beside_the_teacher_of_the_same_seed(page: ModuleType, tmp_path: Path) -> None:
+    """Not in the common table, and the average is of the tasks that are there."""
+    system, mrpc, rte = f"teacher by {page.LONGER}", "mean(accuracy, f1:equivalent)", "accuracy"
+    own = (score(system, "mrpc", mrpc, 0.72), score(system, "rte", rte, 0.35))
+    beside = [("mrpc", mrpc, -0.08, 0.04, 0.9), ("rte", rte, -0.15, 0.03, 0.7)]
+    report = made_up()
+    report = report.model_copy(update={
+        "scores": (*report.scores, *own), "comparisons": tuple(compared(*one, model=system) for one in beside),
+    })  # fmt: skip
+    told = page.longer_part(page.LANGUAGES[0], report)
+    assert "| rte | accuracy | 9 | 60.0 | 50.0 (48.0 to 52.0) | 35.0 (33.0 to 37.0) | 70.0 (" in told
+    assert "- On average 82.3 (78.5 to 86.2) % of the teacher's, over 2 tasks." in told
+    (tmp_path / "en-report.json").write_text(report.to_json(), encoding="utf-8")
+    assert page.LONGER not in page.figures(tmp_path, tmp_path)
+    (tmp_path / "en-longer-report.json").write_text(report.to_json(), encoding="utf-8")
+    assert told in page.figures(tmp_path, tmp_path)
+
+
 def made_up(*, second: bool = False) -> Report:
     """A teacher on MRPC and RTE, and recipe `task` on the first, or on both."""
     mrpc, rte = "mean(accuracy, f1:equivalent)", "accuracy"
