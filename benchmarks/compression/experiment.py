@@ -23,6 +23,8 @@ from jobs import Task
 
 SCREEN_STEPS, FINAL_STEPS = 60, 300
 """of recovery; the screen's are few so that all of it fits into about four hours of two cores"""
+SCREEN_TOKENS = 2048
+"""at most, in a batch of the screen's recovery: rows of 256 tokens would take most of its time"""
 TRAINED_STEPS = 200
 """of methods that happen during training, which do nothing in a few steps"""
 SEEDS = (0, 1, 2)
@@ -61,6 +63,12 @@ class Job:
     def out(self) -> str:
         """Its result below `results/`."""
         return f"{self.language.name}/{self.stage}/{self.task.name}-{self.name}-{self.seed}.json"
+
+    @property
+    def batch(self) -> int:
+        """Rows of a training step."""
+        most = SCREEN_TOKENS // self.task.length if self.stage == "screen" else self.task.batch
+        return min(self.task.batch, most)
 
     @property
     def after(self) -> tuple[str, ...]:

@@ -64,7 +64,7 @@ def asking(work: Path, results: Path, recover: int | None) -> Callable[[Job, int
             "language": job.language.name, "task": job.task.name, "data": job.task.data, "stage": job.stage,
             "name": job.name, "steps": job.steps, "recover": job.recover if recover is None else recover,
             "trained": TRAINED_STEPS if recover is None else recover, "seed": job.seed,
-            "length": job.task.length, "batch": job.task.batch, "teacher": teacher, "student": student,
+            "length": job.task.length, "batch": job.batch, "teacher": teacher, "student": student,
         }  # fmt: skip
         (work / "compressed").mkdir(exist_ok=True)
         process = FORKED.Process(target=one, args=(asked, work, results / job.out, work / "logs" / f"{name}.log"))
