@@ -18,7 +18,7 @@ from experiment import LANGUAGES, TRAINED_STEPS, Job, jobs
 from running import CORES, run_all
 from starts import prepare, tuned
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 FORKED = multiprocessing.get_context("forkserver")
 
 
@@ -53,7 +53,7 @@ def estimate(results: Path, count: int) -> str:
 def asking(work: Path, results: Path, recover: int | None) -> Callable[[Job, int], bool]:
     """Runs a job in a process of its own, which starts nothing anew that it had begun."""
     # The server of forks reads the environment alone: where `one.py` lies, and that no library starts a second thread.
-    os.environ["PYTHONPATH"] = os.pathsep.join([*sys.path[:1], os.environ.get("PYTHONPATH", "")])
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))
     os.environ.update({"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"})
     FORKED.set_forkserver_preload(["one"])
 
@@ -67,7 +67,7 @@ def asking(work: Path, results: Path, recover: int | None) -> Callable[[Job, int
             "length": job.task.length, "batch": job.batch, "teacher": teacher, "student": student,
         }  # fmt: skip
         (work / "compressed").mkdir(exist_ok=True)
-        process = FORKED.Process(target=one, args=(asked, work, results / job.out, work / "logs" / f"{name}.log"))
+        process = FORKED.Process(target=logged, args=(asked, work, results / job.out, work / "logs" / f"{name}.log"))
         process.start()
         process.join()
         return process.exitcode == 0
@@ -75,14 +75,14 @@ def asking(work: Path, results: Path, recover: int | None) -> Callable[[Job, int
     return run
 
 
-def one(asked: dict[str, Any], work: Path, result: Path, log: Path) -> None:
+def logged(asked: dict[str, Any], work: Path, result: Path, log: Path) -> None:
     """A job, in its process: what it says is in the log."""
     with log.open("w", encoding="utf-8") as stream:
         os.dup2(stream.fileno(), sys.stdout.fileno())
         os.dup2(stream.fileno(), sys.stderr.fileno())
-    from one import main as made
+    import one  # its imports take seconds, and only a job's process needs them
 
-    made(asked, work, result)
+    one.main(asked, work, result)
 
 
 def parsed() -> argparse.Namespace:

@@ -70,7 +70,7 @@ class Language:
     rate: str
     """learning rate of fine-tuning, of all models; `tune.py` compares some on the valid parts"""
     inner_rate: str
-    """of the inner layers' stage in LONGER, which is outside the common budget; chosen on valid parts (LOG)"""
+    """of the inner layers' stage in LONGER, which is outside the common budget; by looks at valid parts (LOG)"""
     tasks: tuple[Task, ...]
     suite: tuple[Task, ...] = ()
     """more tasks, for the teacher and one winner alone"""
