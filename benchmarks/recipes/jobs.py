@@ -20,8 +20,6 @@ LONGER, TIMES = "tinybert-task-longer", 4
 WINNER = ALONE
 """the recipe that is also run on the rest of a suite"""
 ROW_LENGTH = 128
-SHAPE = ("student.num_hidden_layers=3", "student.init=layers", "student.layers=odd", "student.dropout=0")
-"""of every student: half the teacher's layers, the last of each pair, as the losses between layers suppose"""
 FEW_LOOKS = ("held_out=0.0005", "training.evaluations=2")
 """of runs on text: their held-out figures are no part of the comparison, and cost time"""
 
@@ -59,6 +57,41 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Shape:
+    """A shape of student, and the recipes that are run with it."""
+
+    prefix: str
+    """before the names of its runs"""
+    settings: tuple[str, ...]
+    on_tasks: tuple[str, ...]
+    base: str
+    """recipe on text whose student those on tasks start from"""
+    alone: tuple[str, ...]
+    """those of `on_tasks` that start from the teacher's own weights instead"""
+
+
+HALF = Shape(
+    "",
+    # the last layer of each pair, as the losses between layers suppose
+    ("student.num_hidden_layers=3", "student.init=layers", "student.layers=odd", "student.dropout=0"),
+    ON_TASKS,
+    BASE,
+    (ALONE,),
+)
+"""half the teacher's layers"""
+NARROW = Shape(
+    "narrow-",
+    # as many heads as the teacher, for the losses that compare them
+    ("student.num_hidden_layers=6", "student.hidden_size=192", "student.num_attention_heads=12",
+     "student.intermediate_size=768", "student.init=svd", "student.dropout=0"),
+    ("tinybert-6", "task", ALONE),
+    "tinybert-6",
+    ("task", ALONE),
+)  # fmt: skip
+"""all the teacher's layers at half its width, its weights cut down by truncated SVD"""
+
+
+@dataclass(frozen=True)
 class Language:
     """A teacher, text to distil it on, tasks to measure it by, the small ones first."""
 
@@ -74,6 +107,10 @@ class Language:
     tasks: tuple[Task, ...]
     suite: tuple[Task, ...] = ()
     """more tasks, for the teacher and one winner alone"""
+    narrow: tuple[str, ...] = ()
+    """recipes on text that NARROW is made by"""
+    narrow_tasks: tuple[str, ...] = ()
+    """tasks that NARROW is run on: those that tell recipes apart, and need no other task first"""
 
 
 @dataclass(frozen=True)
@@ -109,6 +146,8 @@ LANGUAGES = (
             Task("qnli", "en/qnli", 9000, 1),
             Task("mnli", "en/mnli", 9000, 1),
         ),
+        narrow=("tinybert-6", "minilmv2", "minilm"),
+        narrow_tasks=("mrpc", "stsb", "sst2", "squad"),
     ),
     Language(
         "fr",
@@ -146,6 +185,7 @@ def jobs(language: Language, budget: Budget, *, suite: bool = False) -> Iterator
     for seed in range(max(task.seeds for task in language.tasks)):
         for task in (task for task in language.tasks if seed < task.seeds):
             yield from on_task(language, task, seed, (*ON_TASKS, *language.general))
+    yield from narrow(language, budget)
     if suite:
         for task in language.suite:
             yield from on_task(language, task, 0, (WINNER,))
@@ -173,6 +213,20 @@ def on_task(language: Language, task: Task, seed: int, recipes: tuple[str, ...])
             yield tuned(language, task, seed, student, f"{prefix}{recipe}-{task.name}-{seed}")
 
 
+def narrow(language: Language, budget: Budget) -> Iterator[Job]:
+    """Students of the shape NARROW: general ones, fine-tuned plainly, and those by the recipes on tasks."""
+    for recipe in language.narrow:
+        yield general(language, budget, recipe, NARROW)
+    tasks = [task for task in language.tasks if task.name in language.narrow_tasks]
+    for seed in range(max((task.seeds for task in tasks), default=0)):
+        for task in (task for task in tasks if seed < task.seeds):
+            for recipe in NARROW.on_tasks:
+                yield distilled(language, task, seed, recipe, NARROW)
+            for recipe in language.narrow:
+                student = f"{language.name}/{NARROW.prefix}{recipe}"
+                yield tuned(language, task, seed, student, f"{student}-{task.name}-{seed}")
+
+
 def made_teacher(language: Language, budget: Budget) -> Iterator[Job]:
     """all-MiniLM-L6-v2 with a vocabulary head: the head on a frozen encoder, then both together a little."""
     prefix = f"{language.name}/"
@@ -185,14 +239,16 @@ def made_teacher(language: Language, budget: Budget) -> Iterator[Job]:
         yield Job(out, (*command, *settings(*FEW_LOOKS), "--max-steps", str(steps)), after, scores=False)
 
 
-def general(language: Language, budget: Budget, recipe: str) -> Job:
+def general(language: Language, budget: Budget, recipe: str, shape: Shape = HALF) -> Job:
     """A general student: the recipe's losses, the comparison's shape, rate and budget."""
-    shape = ("training.batch_size=24", "training.gradient_accumulation_steps=1", f"training.row_length={ROW_LENGTH}")
+    rows = ("training.batch_size=24", "training.gradient_accumulation_steps=1", f"training.row_length={ROW_LENGTH}")
     rate = ("training.learning_rate=5e-4", "training.warmup=0.05", "training.kernels=compiled")
     command = ("distil", language.teacher, "--corpus", language.corpus, "--recipe", recipe)
-    chosen = settings(*SHAPE, *shape, *rate, *FEW_LOOKS)
+    chosen = settings(*shape.settings, *rows, *rate, *FEW_LOOKS)
     steps = ("--max-steps", str(budget.general))
-    return Job(f"{language.name}/{recipe}", (*command, *chosen, *steps), made(language.teacher), scores=False)
+    return Job(
+        f"{language.name}/{shape.prefix}{recipe}", (*command, *chosen, *steps), made(language.teacher), scores=False
+    )
 
 
 def augmented(language: Language, task: Task) -> Job:
@@ -215,14 +271,15 @@ def starts(language: Language, task: Task, model: str) -> str:
     return f"{language.name}/{name}-{task.after}-0" if task.after else model
 
 
-def distilled(language: Language, task: Task, seed: int, recipe: str) -> Job:
-    """The general student of BASE on a task, with the help of the teacher that was tuned with the same seed.
+def distilled(language: Language, task: Task, seed: int, recipe: str, shape: Shape = HALF) -> Job:
+    """The general student of the shape's base on a task, with the help of the teacher tuned with the same seed.
 
-    Of ALONE and LONGER a student from the teacher's layers.
+    Of those that are run alone, and of LONGER, a student from the teacher's layers.
     """
-    alone = recipe in (ALONE, LONGER)
+    alone = recipe in (*shape.alone, LONGER)
     prefix = f"{language.name}/"
-    teacher, student = f"{prefix}teacher-{task.name}-{seed}", starts(language, task, prefix + BASE)
+    teacher = f"{prefix}teacher-{task.name}-{seed}"
+    student = starts(language, task, f"{prefix}{shape.prefix}{shape.base}")
     named = f"{recipe}.yaml" if recipe in (AUGMENTED, LONGER) else recipe
     command: tuple[str, ...] = ("distil", teacher, "--task", task.name, "--data", task.data, "--recipe", named)
     after: tuple[str, ...] = (teacher,) if alone else (teacher, student)
@@ -240,7 +297,9 @@ def distilled(language: Language, task: Task, seed: int, recipe: str) -> Job:
     if recipe in (AUGMENTED, LONGER) and task.augmented:
         more = f"{prefix}more-{task.name}"
         command, after = (*command, "--unlabelled", f"{more}/unlabelled.jsonl"), (*after, more)
-    out = f"{prefix}{recipe}-on-{task.name}-{seed}"
+    if alone and shape is not HALF:  # which the recipes have of their own
+        chosen = (*chosen, *(s for s in shape.settings if s not in chosen))
+    out = f"{prefix}{shape.prefix}{recipe}-on-{task.name}-{seed}"
     return Job(out, (*command, *start, *settings(*chosen), "--seed", str(seed)), after)
 
 

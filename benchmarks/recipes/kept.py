@@ -8,11 +8,12 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
-from jobs import LANGUAGES, LONGER, WINNER
+from jobs import LANGUAGES, LONGER, NARROW, WINNER
 
 from affinage.data.task import load_task
 from affinage.evaluation.example_scores import NAME
@@ -105,7 +106,8 @@ def report(language: str, work: Path, runs: Path = RUNS, to: Path = HERE) -> boo
         name_after_the_first(file)
     if not any(folder.glob(f"runs/teacher-*/{NAME}")):
         return False
-    longer = apart(folder, language)
+    longer = apart(folder, language, "longer", lambda name: name.startswith(f"{LONGER}-"))
+    narrow = apart(folder, language, "narrow", lambda name: name.startswith(NARROW.prefix))
     for reference in ("teacher", BESIDE):
         made = folder / f"beside-{reference}"
         if not reported(folder, ["runs"], reference, made) and reference == BESIDE:
@@ -118,7 +120,7 @@ def report(language: str, work: Path, runs: Path = RUNS, to: Path = HERE) -> boo
             text = json.dumps(found, indent=1)
             (to / f"{language}-beside-{reference}.json").write_text(text + "\n", encoding="utf-8")
     suite = [f"runs/{name}" for name in of_the_suite(language)]
-    for title, found in (("suite", suite), ("longer", longer)):
+    for title, found in (("suite", suite), ("longer", longer), ("narrow", narrow)):
         if found and all((folder / run).is_dir() for run in found):
             reported(folder, found, "teacher", folder / f"report-{title}")
             for name in ("report.json", "report.md"):
@@ -126,17 +128,20 @@ def report(language: str, work: Path, runs: Path = RUNS, to: Path = HERE) -> boo
     return True
 
 
-def apart(folder: Path, language: str) -> list[str]:
-    """Take LONGER's runs, of one seed and outside the common budget, out of the others: these, and the teacher's of the
-    same seed, which its students learned from.
+def apart(folder: Path, language: str, title: str, theirs: Callable[[str], bool]) -> list[str]:
+    """Take runs that are no part of the common comparison out of the others, to `title`: these, and the teacher's of
+    the same tasks and seeds, which the students learned from.
     """
-    (folder / "longer").mkdir()
+    (folder / title).mkdir()
+    found = sorted(run.name for run in (folder / "runs").iterdir() if theirs(run.name))
+    for name in found:
+        shutil.move(folder / "runs" / name, folder / title)
     tasks = [task.name for one in LANGUAGES if one.name == language for task in one.tasks]
-    found = [task for task in tasks if (folder / f"runs/{LONGER}-on-{task}-0").is_dir()]
-    for task in found:
-        shutil.move(folder / f"runs/{LONGER}-on-{task}-0", folder / "longer")
-    beside = [f"runs/{name}-{task}-0" for name in ("teacher", "baseline") for task in found]
-    return [*(f"longer/{LONGER}-on-{task}-0" for task in found), *beside]
+    ends = {tuple(name.rsplit("-", 2)[1:]) for name in found}  # general students have no task
+    scored = sorted((task, seed) for task in tasks for seed in map(str, range(9)) if (task, seed) in ends)
+    beside = [f"runs/teacher-{task}-{seed}" for task, seed in scored]
+    beside += [f"runs/baseline-{task}-0" for task in dict(scored)]
+    return [*(f"{title}/{name}" for name in found), *beside] if scored else []
 
 
 def of_the_suite(language: str) -> list[str]:

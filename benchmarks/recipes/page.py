@@ -6,17 +6,17 @@ What has not been run says so; a recommendation is made only where every recipe 
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 from pathlib import Path
 from statistics import median
 
-from jobs import AUGMENTED, BASE, LANGUAGES, LONGER, ON_TASKS, WINNER, Language, Task
+from jobs import AUGMENTED, BASE, HALF, LANGUAGES, LONGER, NARROW, WINNER, Language, Shape, Task
 from kept import BESIDE, HERE, RUNS, SECONDS
 
 from affinage.data.task import load_task, task_names
 from affinage.report.report import Comparison, Report
-from affinage.report.sentences import pct, within
+from affinage.report.sentences import pct, signed, within
 from affinage.report.speed import markdown
 from affinage.workflows.suite import MACRO
 
@@ -51,10 +51,13 @@ class Average:
         return f"{pct(self.kept)}{within(self.low, self.high)}"
 
 
-def lines(language: Language) -> list[Line]:
+def lines(language: Language, shape: Shape = HALF) -> list[Line]:
     """The recipes on tasks, then those on text; without one that no task of the language is for."""
-    on_tasks = [Line(r, f"teacher by {r}", f"{r}-on", True) for r in (*ON_TASKS, AUGMENTED)]
-    return [*(one for one in on_tasks if tasks_of(one, language)), *(Line(r, r, r, False) for r in language.general)]
+    half, before = shape is HALF, shape.prefix
+    names = (*shape.on_tasks, AUGMENTED) if half else shape.on_tasks
+    on_tasks = [Line(r, f"teacher by {r}", f"{before}{r}-on", True) for r in names]
+    on_text = [Line(r, before + r, before + r, False) for r in (language.general if half else language.narrow)]
+    return [*(one for one in on_tasks if tasks_of(one, language)), *on_text]
 
 
 def tasks_of(line: Line, language: Language) -> list[Task]:
@@ -110,6 +113,17 @@ def language_part(language: Language, report: Report | None, beside: Sequence[Co
     title = f"## {NAMES[language.name]}\n"
     if report is None:
         return f"{title}\nNot run yet.\n"
+    return "\n".join([title, *table_and_choice(language, report, runs), *beside_part(language, beside)])
+
+
+def narrow_part(language: Language, report: Report, runs: Path) -> str:
+    """The figures of the narrow students."""
+    theirs = replace(language, tasks=tuple(task for task in language.tasks if task.name in language.narrow_tasks))
+    return "\n".join(["### Half the width instead\n", *table_and_choice(theirs, report, runs, NARROW)])
+
+
+def table_and_choice(language: Language, report: Report, runs: Path, shape: Shape = HALF) -> list[str]:
+    """What every recipe keeps on every task, and which keeps most."""
     columns = [
         "recipe",
         "on",
@@ -120,7 +134,7 @@ def language_part(language: Language, report: Report | None, beside: Sequence[Co
     teacher = [score_cell(report, "teacher", task) for task in language.tasks]
     rows = [("*teacher, score*", "", *teacher, "", "")]
     averages: dict[str, Average] = {}
-    for line in lines(language):
+    for line in lines(language, shape):
         cells = []
         for task in language.tasks:
             one = compared(report.comparisons, line.system, task)
@@ -135,7 +149,8 @@ def language_part(language: Language, report: Report | None, beside: Sequence[Co
         rows.append(
             (f"`{line.recipe}`", "task" if line.on_task else "text", *cells, told, f"{time:.2f}" if time else "")
         )
-    return "\n".join([title, markdown(columns, rows), "", *advice(language, averages, beside), ""])
+    wanted = sum(line.recipe != AUGMENTED for line in lines(language, shape))
+    return [markdown(columns, rows), "", *choice(language, averages, wanted), ""]
 
 
 def score_cell(report: Report, system: str, task: Task) -> str:
@@ -157,31 +172,47 @@ def kept_cell(report: Report, line: Line, task: Task, one: Comparison) -> str:
     return f"{pct(one.plain)}{within(one.plain_low, one.plain_high)}{few}{doubt}"
 
 
-def advice(language: Language, averages: Mapping[str, Average], beside: Sequence[Comparison]) -> list[str]:
-    """Which one to choose, where everything has been run; and what is told from the plain triple loss."""
-    told = []
+def choice(language: Language, averages: Mapping[str, Average], wanted: int) -> list[str]:
+    """Which one keeps most, where everything has been run."""
     everywhere = {name: a for name, a in averages.items() if a.tasks == len(language.tasks)}
-    wanted = sum(line.recipe != AUGMENTED for line in lines(language))
     if len(everywhere) < wanted:
-        told.append(f"No choice yet: {len(everywhere)} of {wanted} recipes have a score on every task.")
-    else:
-        best = max(everywhere, key=lambda name: everywhere[name].kept)
-        level = [name for name in everywhere if everywhere[name].high >= everywhere[best].low and name != best]
-        told.append(f"Highest average: **{best}**, {everywhere[best]} % of the teacher's.")
-        if level:
-            told.append(f"Their intervals meet with it, and they cannot be told from it by these: {', '.join(level)}.")
-    better: dict[str, list[str]] = {}
-    for task in language.tasks:
-        for line in lines(language):
-            one = compared(beside, line.system, task) if line.on_task else None
-            if one is not None and one.low > 0:
-                better.setdefault(line.recipe, []).append(task.name)
-    told += [
-        f"`{recipe}` on the task is significantly better than `{BESIDE}`'s student, fine-tuned plainly, on "
-        f"{', '.join(tasks)} (95 % intervals of the difference above 0)."
-        for recipe, tasks in better.items()
+        return [f"- No choice yet: {len(everywhere)} of {wanted} recipes have a score on every task."]
+    best = max(everywhere, key=lambda name: everywhere[name].kept)
+    level = [name for name in everywhere if everywhere[name].high >= everywhere[best].low and name != best]
+    told = [f"- Highest average: **{best}**, {everywhere[best]} % of the teacher's."]
+    if level:
+        told.append(f"- Their intervals meet with it, and they cannot be told from it by these: {', '.join(level)}.")
+    return told
+
+
+def beside_part(language: Language, beside: Sequence[Comparison]) -> list[str]:
+    """Every recipe beside the plain triple loss, in points; of the suite the tasks that both were run on."""
+    everything = lines(language)
+    tasks = [t for t in (*language.tasks, *language.suite)
+             if any(compared(beside, line.system, t) for line in everything)]  # fmt: skip
+    rows = []
+    for line in everything:
+        found = [compared(beside, line.system, task) for task in tasks]
+        if any(found):
+            rows.append((f"`{line.recipe}`", "task" if line.on_task else "text", *map(points, found)))
+    if not rows:
+        return []
+    columns = ("recipe", "on", *(f">{task.name}" for task in tasks))
+    return [
+        f"Beside `{BESIDE}`'s student, fine-tuned plainly: points more or less, **bold** where the 95 % interval leaves "
+        "0 out.",
+        "",
+        markdown(columns, rows),
+        "",
     ]
-    return [f"- {line}" for line in told]
+
+
+def points(one: Comparison | None) -> str:
+    """A difference in points with its interval."""
+    if one is None:
+        return "–"
+    told = f"{signed(one.difference)}{within(one.low, one.high)}"
+    return f"**{told}**" if one.low > 0 or one.high < 0 else told
 
 
 def suite_part(report: Report) -> str:
@@ -235,7 +266,11 @@ def figures(folder: Path, runs: Path) -> str:
         report = Report.from_json(file.read_text(encoding="utf-8")) if file.is_file() else None
         beside = json.loads(other.read_text(encoding="utf-8")) if other.is_file() else []
         parts.append(language_part(language, report, [Comparison.model_validate(c) for c in beside], runs))
-        longer, suite = (folder / f"{language.name}-{what}-report.json" for what in ("longer", "suite"))
+        narrow, longer, suite = (
+            folder / f"{language.name}-{what}-report.json" for what in ("narrow", "longer", "suite")
+        )
+        if narrow.is_file():
+            parts.append(narrow_part(language, Report.from_json(narrow.read_text(encoding="utf-8")), runs))
         if longer.is_file():
             parts.append(longer_part(language, Report.from_json(longer.read_text(encoding="utf-8"))))
         if suite.is_file():

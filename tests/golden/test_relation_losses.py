@@ -183,6 +183,26 @@ def test_hidden_states_of_one_layer(layer: int | None, packed: bool) -> None:
     assert found.count == 8
 
 
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("part", ["normalized", "mean", "variance"])
+def test_parts_of_the_feature_map(part: str, packed: bool) -> None:
+    """As MobileBERT's code splits it: layer-normed states, their means, the absolute difference of their variances."""
+    student, teacher = signals(1, SMALL), signals(2, SMALL)
+    assert student.hidden_states is not None and teacher.hidden_states is not None
+    expected = 0.0
+    for row, token in np.argwhere(SEGMENTS > 0):
+        x, y = (found.hidden_states[2][row, token].double().numpy() for found in (student, teacher))
+        apart = {
+            "normalized": np.mean(((x - x.mean()) / x.std() - (y - y.mean()) / y.std()) ** 2),
+            "mean": (x.mean() - y.mean()) ** 2,
+            "variance": abs(x.var() - y.var()),
+        }
+        expected += float(apart[part])
+    found = built("feature_map_mse", SMALL, SMALL, layer=1, part=part)(student, teacher, batch(packed=packed))
+    assert found.total.item() == pytest.approx(expected, rel=1e-5)
+    assert found.count == 8
+
+
 def test_the_papers_maps_for_six_of_twelve_layers() -> None:
     pairs = {
         name: distillation_losses.build("patient_mse", {"layers": name})._pairs(6, 12) for name in ("skip", "last")

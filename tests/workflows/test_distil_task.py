@@ -70,6 +70,24 @@ def test_two_stages_on_every_kind_of_task(tmp_path: Path, mine: Path, task: str)
 
 
 @pytest.mark.parametrize(
+    ("task", "loss"),
+    [("nli", "class_soft_cross_entropy_as_released"), ("rating", "regression_hard_labels")],
+)
+def test_tinyberts_last_stage_as_released(tmp_path: Path, task: str, loss: str) -> None:
+    """As docs/recipes.md says to choose it: its loss alone trains the last of the recipe's stages."""
+    start = {"student.init": "layers", "training.warmup": "0"}
+    released = {**start, "stages.2.losses": f"[{{name: {loss}}}]"}
+    out, plain = tmp_path / "out", tmp_path / "plain"
+    data, teacher = write_task(tmp_path / "data", task), tuned_teacher(tmp_path, task, "bert")
+    report = run(teacher, task, data, out, recipe="tinybert-6", overrides=released)
+    assert report.training is not None
+    told = {name for name in report.training.losses if name.startswith("task_prediction: ")}
+    assert told == {"task_prediction: loss", f"task_prediction: {loss}"}
+    run(teacher, task, data, plain, recipe="tinybert-6", overrides=start)
+    assert not same_weights(out, plain)
+
+
+@pytest.mark.parametrize(
     ("recipe", "layers"),
     [("task", [0, 3]), ("patient-kd", [0, 1]), ("tinybert-6", [1, 3]), ("tinybert-task", [1, 3])],
 )

@@ -54,6 +54,26 @@ def test_a_student_of_the_papers_shape_in_stock_classes(name: str, corpus: Path,
     assert alike == (width == 16)
 
 
+def test_tinyberts_general_stage_as_printed_and_on_text_without_masks(corpus: Path, tmp_path: Path) -> None:
+    """Random layers, as the paper starts; every token as it was, as in the second release."""
+    teacher = save_tiny(tmp_path, "bert")
+    asked = {**ON_TEXT, "training.gradient_accumulation_steps": "1", "training.warmup": "0"}
+    variants = {
+        "random": {"student.init": "random"},
+        "unmasked": {"masking.mask": "0", "masking.random": "0"},
+        "plain": {},
+    }
+    for name, given in variants.items():
+        distil(teacher, corpus=[corpus], out=tmp_path / name, recipe="tinybert-6", overrides={**asked, **given})
+    random, unmasked, plain = (
+        AutoModelForMaskedLM.from_pretrained(tmp_path / name).get_input_embeddings().weight for name in variants
+    )
+    theirs = load_masked_lm(teacher)[0].get_input_embeddings().weight
+    assert torch.cosine_similarity(plain, theirs, dim=-1).mean() > 0.9
+    assert torch.cosine_similarity(random, theirs, dim=-1).mean().abs() < 0.5
+    assert not torch.equal(unmasked, plain)
+
+
 def test_distilbert_has_no_token_types_and_no_pooler(corpus: Path, tmp_path: Path) -> None:
     asked = {**ON_TEXT, "training.gradient_accumulation_steps": "1"}
     distil(save_tiny(tmp_path, "bert"), corpus=[corpus], out=tmp_path / "out", recipe="distilbert", overrides=asked)

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 import affinage.distillation.task_objective as task_objective
 from affinage.errors import InputError
 from affinage.workflows.distil_task import distil_task
+from tiny import save_tiny
 from tiny_data import STEPS, write_task
 from tiny_tasks import tuned_teacher
 
@@ -84,6 +85,16 @@ def test_the_cache_of_another_teacher_or_of_other_rows_is_refused(tmp_path: Path
     (tmp_path / "more.txt").write_text("Une phrase de plus.\n")
     with pytest.raises(InputError, match="made of another unlabelled"):
         run(first, "sentiment", data, tmp_path / "other", teacher_cache=kept, unlabelled=tmp_path / "more.txt")
+    assert not list(tmp_path.glob("other*"))
+
+
+def test_a_cache_that_is_there_before_the_teacher_is_tuned_is_refused(tmp_path: Path) -> None:
+    """What it holds is another teacher's: said before this one is tuned, not after."""
+    data, kept = write_task(tmp_path / "data", "sentiment"), tmp_path / "kept"
+    run(tuned_teacher(tmp_path, "sentiment"), "sentiment", data, tmp_path / "out", teacher_cache=kept)
+    plain = save_tiny(tmp_path / "plain", "camembert", "mlm")
+    with pytest.raises(InputError, match="was made of another teacher; delete it, or choose another folder"):
+        run(plain, "sentiment", data, tmp_path / "other", teacher_cache=kept)
     assert not list(tmp_path.glob("other*"))
 
 

@@ -1,10 +1,11 @@
 """The squared distance of what one layer of student and teacher gives, where both are as deep and wide (MobileBERT)."""
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor
+from torch.nn.functional import layer_norm
 
 from affinage.errors import InputError
 from affinage.losses.base import DistillationLoss, Shape, distillation_losses
@@ -14,10 +15,16 @@ from affinage.signals import Batch, Signals, Sum
 @distillation_losses.register("feature_map_mse", source="Sun et al. 2020 (MobileBERT), arXiv:2004.02984, section 3.4")
 @dataclass(frozen=True)
 class FeatureMapMSE:
-    """Squared distance of one layer's hidden states, mean over width and real tokens; 0 where they are the same."""
+    """Squared distance of one layer's hidden states, mean over width and real tokens; 0 where they are the same.
+
+    The reference code splits it into three, each with a weight of its own: `part` names one of them.
+    """
 
     layer: Annotated[int, Field(ge=0)] | None = None
     """of both, counted from 0; None: the last"""
+    part: Literal["whole", "normalized", "mean", "variance"] = "whole"
+    """normalized: of the states less their mean, over their standard deviation; mean, variance: of these numbers, one a
+    token, the variance's by its absolute value"""
 
     needs: ClassVar[frozenset[str]] = frozenset({"hidden_states"})
     teacher_needs: ClassVar[frozenset[str]] = frozenset({"hidden_states"})
@@ -44,4 +51,15 @@ class FeatureMapMSE:
             raise ValueError("feature_map_mse needs hidden_states of student and teacher")
         index = -1 if self.layer is None else self.layer + 1
         ours, theirs = (found[index][batch.mask].float() for found in (student.hidden_states, teacher.hidden_states))
-        return Sum((ours - theirs.detach()).square().mean(-1).sum(), batch.mask.sum())
+        return Sum(_distances(self.part, ours, theirs.detach()).sum(), batch.mask.sum())
+
+
+def _distances(part: str, ours: Tensor, theirs: Tensor) -> Tensor:
+    """(N,) of (N, width) states."""
+    if part == "mean":
+        return (ours.mean(-1) - theirs.mean(-1)).square()
+    if part == "variance":
+        return (ours.var(-1, correction=0) - theirs.var(-1, correction=0)).abs()
+    if part == "normalized":
+        ours, theirs = (layer_norm(states, states.shape[-1:], eps=1e-12) for states in (ours, theirs))
+    return (ours - theirs).square().mean(-1)

@@ -27,7 +27,7 @@ from affinage.workflows.distil import distil
 from affinage.workflows.found import made_from
 from affinage.workflows.general_stages import check_in_turn
 from affinage.workflows.joined_training import joined
-from affinage.workflows.task_cache import logits_cache
+from affinage.workflows.task_cache import logits_cache, refuse_other_logits
 from affinage.workflows.task_given import TaskGiven, read_given
 from affinage.workflows.task_scores import beside_teacher
 from affinage.workflows.task_stage import StageRun, stage_rows
@@ -96,6 +96,9 @@ def distil_task(
     identity = {**given.identity, "corpus": _corpus_fingerprints(corpus, plan)}
     with processes().main_process_first():
         folder = RunFolder.open(Path(out), identity=identity, overwrite=overwrite)
+    if teacher_cache is not None and not given.teachers.tuned and not any(folder.partial.glob(f"{_TEACHER}*")):
+        with folder.preparing():  # nothing can have been asked of a teacher that is yet to be tuned
+            refuse_other_logits(Path(teacher_cache), given.run.recipe.stages, given.logits_identity({}))
     if corpus:
         general = folder.partial / "general"
         if not (general / "report.json").is_file():
