@@ -91,7 +91,7 @@ LANGUAGES: Mapping[str, Language] = {
     "en": Language(
         "en",
         teacher="en/teacher-{task}-{seed}",
-        student="en/tinybert-6-on-{task}-{seed}",
+        student="en/student-{task}-{seed}",
         tasks=(*tasks("en", "sst2", "mrpc", "rte", "squad"), SQUAD2),
         screened=("sst2", "mrpc"),
     ),

@@ -199,8 +199,8 @@ def beside_part(language: Language, beside: Sequence[Comparison]) -> list[str]:
         return []
     columns = ("recipe", "on", *(f">{task.name}" for task in tasks))
     return [
-        f"Beside `{BESIDE}`'s student, fine-tuned plainly: points more or less, **bold** where the 95 % interval leaves "
-        "0 out.",
+        f"Beside `{BESIDE}`'s student, fine-tuned plainly: points more or less, **bold** where the 95 % interval "
+        "leaves 0 out.",
         "",
         markdown(columns, rows),
         "",

@@ -108,6 +108,40 @@ def test_more_steps_stand_apart_beside_the_teacher_of_the_same_seed(page: Module
     assert told in page.figures(tmp_path, tmp_path)
 
 
+def test_every_recipe_stands_beside_the_plain_triple_loss(page: ModuleType, tmp_path: Path) -> None:
+    """Those on text too, and a task of the suite that both were run on; what is told apart is bold, better or worse."""
+    mnli = page.first_metric("mnli")
+    beside = [
+        compared("mrpc", page.first_metric("mrpc"), 0.05, 0.04, 1.1),
+        compared("mnli", mnli, -0.03, 0.01, 0.9, model="distilbert"),
+        compared("mnli", mnli, 0.003, 0.01, 1.0, model="minilm"),
+    ]
+    told = page.language_part(page.LANGUAGES[0], made_up(), beside, tmp_path).splitlines()
+    assert "| recipe | on | mrpc | mnli |" in told
+    assert "| `task` | task | **+5.0 (1.0 to 9.0)** | – |" in told
+    assert "| `distilbert` | text | – | **−3.0 (−4.0 to −2.0)** |" in told
+    assert "| `minilm` | text | – | +0.3 (−0.7 to 1.3) |" in told
+
+
+def test_narrow_students_have_a_table_of_their_own(page: ModuleType, tmp_path: Path) -> None:
+    """Of their recipes and tasks alone; a recipe on text is called after the student it made."""
+    report = made_up()
+    mrpc = page.first_metric("mrpc")
+    report = report.model_copy(update={
+        "scores": (*report.scores, score("narrow-minilm", "mrpc", mrpc, 0.6)),
+        "comparisons": (*report.comparisons, compared("mrpc", mrpc, -0.2, 0.04, 0.75, model="narrow-minilm")),
+    })  # fmt: skip
+    told = page.narrow_part(page.LANGUAGES[0], report, tmp_path).splitlines()
+    assert told[0] == "### Half the width instead"
+    assert next(line for line in told if line.startswith("| `minilm` | text | 75.0 (70.0 to 80.0), 1 of 3 seeds |"))
+    assert not any("cola" in line or "patient-kd" in line or "augmented" in line for line in told)
+    assert "- No choice yet: 0 of 6 recipes have a score on every task." in told
+    (tmp_path / "en-report.json").write_text(made_up().to_json(), encoding="utf-8")
+    assert "Half the width" not in page.figures(tmp_path, tmp_path)
+    (tmp_path / "en-narrow-report.json").write_text(report.to_json(), encoding="utf-8")
+    assert "\n".join(told) in page.figures(tmp_path, tmp_path)
+
+
 def made_up(*, second: bool = False) -> Report:
     """A teacher on MRPC and RTE, and recipe `task` on the first, or on both."""
     mrpc, rte = "mean(accuracy, f1:equivalent)", "accuracy"

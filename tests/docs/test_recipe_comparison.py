@@ -75,6 +75,28 @@ def test_what_is_needed_comes_first_and_what_is_there_is_not_made_again(tmp_path
     assert kept == {*students, "en/baseline-rte-0"}
 
 
+def test_narrow_students_start_from_their_own_or_from_the_teacher() -> None:
+    known = every()
+    on_text, alone = known["en/narrow-tinybert-6-on-mrpc-0"], known["en/narrow-tinybert-task-on-mrpc-0"]
+    assert on_text.after == ("en/teacher-mrpc-0", "en/narrow-tinybert-6") and "--from" in on_text.arguments
+    assert "student.hidden_size=192" in known["en/narrow-tinybert-6"].arguments
+    assert alone.after == ("en/teacher-mrpc-0",) and "student.hidden_size=192" in alone.arguments
+    assert not any(out.startswith(("fr/narrow", "en/narrow-distil", "en/narrow-patient")) for out in known)
+
+
+def test_runs_outside_the_common_comparison_stand_apart_beside_their_own_teachers(tmp_path: Path) -> None:
+    from kept import apart  # type: ignore[import-not-found]
+
+    runs = tmp_path / "runs"
+    others = ["task-on-mrpc-0", *(f"teacher-mrpc-{seed}" for seed in (0, 1)), "teacher-squad-0", "baseline-mrpc-0"]
+    for name in ("narrow-minilm", "narrow-tinybert-6", "narrow-minilm-mrpc-1", *others):
+        (runs / name).mkdir(parents=True)
+    found = apart(tmp_path, "en", "narrow", lambda name: name.startswith("narrow-"))
+    assert [f for f in found if f.startswith("runs/")] == ["runs/teacher-mrpc-1", "runs/baseline-mrpc-0"]
+    assert "narrow/narrow-minilm-mrpc-1" in found and {p.name for p in runs.iterdir()} == set(others)
+    assert apart(tmp_path, "en", "longer", lambda name: name.startswith("narrow-")) == []
+
+
 def test_what_is_kept_is_small_and_stays(tmp_path: Path) -> None:
     from kept import is_kept, keep  # type: ignore[import-not-found]
 
