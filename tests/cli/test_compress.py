@@ -64,6 +64,11 @@ def test_what_cannot_run_is_said_and_leaves_nothing(place: Path, command: Comman
     assert "give both --task and --data" in command(*model, "--with", "int8", "--task", "sentiment", code=2)
     assert "no such folder" in command("compress", "./none", "--with", "int8", "--out", "out", code=2)
     assert "keep" in command(*model, "--with", "prune-heads:keep=1.5", code=2)
+    twice = ("--with", "drop-layers:keep=2", "--with", "prune-n-m:n=4", "--with", "prune-gradual:start=0.9")
+    said = command(*model, *twice, code=2)
+    assert "step 2: prune-n-m: n=4 of m=4" in said and "step 3: gradual pruning: start=0.9" in said
+    deeper = ("--with", "drop-layers:keep=2", "--with", "drop-layers:keep=3")
+    assert "step 2, 'drop-layers': keep=3 of 2 layers" in command(*model, *deeper, code=2)
     assert sorted(place.rglob("*")) == before
 
 

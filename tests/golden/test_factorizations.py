@@ -81,7 +81,13 @@ def check_table(old: nn.Embedding, new: nn.Module, *, atol: float = 1e-4) -> Non
 @pytest.mark.parametrize(("out", "in_"), [(8, 12), (16, 16), (12, 6)])
 def test_maps_are_exact_at_full_rank(out: int, in_: int) -> None:
     old = linear(out, in_)
-    check_linear(old, Kronecker(block=2, terms=4)._linear(old))
+    left, right = kronecker_factors(old.weight, 2, 4)
+    sums = KroneckerLinear(in_, out, 2, 4)
+    with torch.no_grad():
+        for target, value in zip([sums.left, sums.right, sums.bias], [left, right, old.bias], strict=True):
+            assert target is not None
+            target.copy_(value)
+    check_linear(old, sums)
     for cores in (2, 3):
         rows, columns = digits(out, cores), digits(in_, cores)
         full = capped_ranks([m * n for m, n in zip(rows, columns, strict=True)], ALL)

@@ -108,6 +108,28 @@ def test_every_problem_of_a_plan_is_said_at_once() -> None:
     assert "step 2: compressor 'int8': unknown parameter 'per_chanel'" in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [
+        ("prune-n-m:n=4,m=4", "n=4 of m=4 leaves everything"),
+        ("prune-gradual:start=0.7", "start=0.7 is to come before end=0.7"),
+        ("prune-movement:end=0.05", "start=0.1 is to come before end=0.05"),
+        ("drop-layers:layers=[]", "to name layers that stay"),
+        ("drop-layers:layers=[0, 0]", "each once"),
+        ("share-layers:parts=none", "'all', 'attention' or 'feed-forward'"),
+        ("kronecker:terms=4", "at most 3"),
+        ("kronecker:terms=2,parts=embeddings", "at most 1"),
+        ("svd:rank=3,keep=0.5", "both say the rank"),
+        ("int8:encoder=false,embeddings=false,heads=false", "all switched off"),
+        ("mixed-bits:encoder=false,heads=false", "both switched off"),
+    ],
+)
+def test_parameters_that_no_model_can_take_are_found_in_the_plan(step: str, said: str) -> None:
+    with pytest.raises(InputError, match="step 2: ") as refused:
+        Plan(steps=(step_of("trim-vocabulary"), step_of(step)), recover=1).checked()
+    assert said in str(refused.value)
+
+
 def test_the_ledger_is_read_as_a_table() -> None:
     def entry(step: int, size: int, **more: object) -> LedgerEntry:
         values = {"title": "x", "parameters": 10, "latency_ms": None, "score": None, "seconds": 1.0, **more}

@@ -16,6 +16,9 @@ Form = Literal["dense", "sparse", "uneven", "factored", "shared", "packed", "pac
 tensors (low rank, block-diagonal, Kronecker, tensor train); one tensor in several places; as integers with scales, the
 linear maps or the tables."""
 
+Side = Literal["attention", "feed-forward", "embeddings"]
+"""Of a model: the linear maps of its layers that belong to attention, those that do not, and the word embeddings."""
+
 NEEDS = frozenset({"calibration", "gradients", "score", "latency", "texts"})
 """What a compressor may ask of `Resources`."""
 
@@ -99,6 +102,30 @@ class TrainedCompressor(Protocol):
 
     def finish(self, model: PreTrainedModel) -> PreTrainedModel:
         """What is kept, as a new model."""
+        ...
+
+
+@runtime_checkable
+class ReplacesParts(Protocol):
+    """A compressor that puts other modules in the places of whole maps or of a whole table: of each only once."""
+
+    @property
+    def works_on(self) -> frozenset[Side]:
+        """Where it looks for modules that are whole, and is of no use without any."""
+        ...
+
+    @property
+    def uses_up(self) -> frozenset[Side]:
+        """Where it leaves none, of a model whose sizes suit it."""
+        ...
+
+
+@runtime_checkable
+class TakesLong(Protocol):
+    """A compressor whose work can be left out where only what it refuses is to be known."""
+
+    def quick(self) -> "Compressor":
+        """One that refuses the same, and leaves modules of the same kinds where others may follow in the same sizes."""
         ...
 
 

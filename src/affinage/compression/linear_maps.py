@@ -5,6 +5,7 @@ from typing import Literal
 from torch import nn
 from transformers import PreTrainedModel
 
+from affinage.compression.base import Side
 from affinage.errors import InputError
 from affinage.models.layout import layout_of
 from affinage.models.modules.base import Compressed
@@ -12,6 +13,22 @@ from affinage.models.replacing import linears, word_embedding_path
 
 Maps = Literal["all", "attention", "feed-forward", "none"]
 Parts = Literal["all", "linears", "attention", "feed-forward", "embeddings"]
+
+
+class OnParts:
+    """What the methods with a field `parts` say of them."""
+
+    parts: Parts
+
+    @property
+    def works_on(self) -> frozenset[Side]:
+        """The sides that `parts` names."""
+        return _NAMED[self.parts]
+
+    @property
+    def uses_up(self) -> frozenset[Side]:
+        """All of them, where a method does not say otherwise."""
+        return self.works_on
 
 
 def stock_linears(model: PreTrainedModel, which: Maps = "all") -> dict[str, nn.Linear]:
@@ -43,6 +60,14 @@ def in_attention(model: PreTrainedModel, path: str) -> bool:
     return any(name.endswith(("attention", "attentions", "attn")) for name in path.removeprefix(layout.base).split("."))
 
 
+_LINEARS: frozenset[Side] = frozenset({"attention", "feed-forward"})
+_NAMED: dict[Parts, frozenset[Side]] = {
+    "all": _LINEARS | {"embeddings"},
+    "linears": _LINEARS,
+    "attention": frozenset({"attention"}),
+    "feed-forward": frozenset({"feed-forward"}),
+    "embeddings": frozenset({"embeddings"}),
+}
 _SIDES: dict[Maps, frozenset[bool]] = {
     "all": frozenset({True, False}),
     "attention": frozenset({True}),

@@ -10,7 +10,15 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 import affinage.compression  # noqa: F401  (registers every compressor)
-from affinage.compression.base import ChangesTokenizer, Compressor, TrainedCompressor, compressors, may_follow
+from affinage.compression.base import (
+    ChangesTokenizer,
+    Compressor,
+    ReplacesParts,
+    Side,
+    TrainedCompressor,
+    compressors,
+    may_follow,
+)
 from affinage.errors import InputError, legible
 from affinage.strict_yaml import parse, scalar
 
@@ -117,7 +125,11 @@ class Plan(_Part):
             except InputError as error:
                 problems.append(f"step {number}: {error}")
         if not problems:
-            problems = [*_wrong_orders(self.steps, built), *_wrong_training(self, built)]
+            problems = [
+                *_wrong_orders(self.steps, built),
+                *_nothing_left(self.steps, built),
+                *_wrong_training(self, built),
+            ]
         if problems:
             raise InputError("the plan cannot run:\n  " + "\n  ".join(problems))
         return built
@@ -185,6 +197,23 @@ def _wrong_orders(steps: tuple[PlanStep, ...], built: list[AnyCompressor]) -> It
                 f"step {late + 1}, '{ours}', cannot come after step {early + 1}, '{theirs}', which leaves weights "
                 f"{left}: '{ours}' takes {', '.join(sorted(second.traits.takes))}; {cure}"
             )
+
+
+def _nothing_left(steps: tuple[PlanStep, ...], built: list[AnyCompressor]) -> Iterable[str]:
+    used_up: dict[Side, int] = {}
+    for late, made in enumerate(built):
+        if not isinstance(made, ReplacesParts):
+            continue
+        if made.works_on <= used_up.keys():
+            ours, by = steps[late].method, sorted({used_up[side] for side in made.works_on})
+            theirs = " and ".join(f"step {early + 1}, '{steps[early].method}'," for early in by)
+            yield (
+                f"step {late + 1}, '{ours}', cannot come after {theirs} which leaves nothing whole of what '{ours}' "
+                f"works on ({', '.join(sorted(made.works_on))}): give each parts of its own (parts=linears, attention, "
+                "feed-forward or embeddings), or leave one of the two out"
+            )
+        for side in made.uses_up:
+            used_up.setdefault(side, late)
 
 
 def _wrong_training(plan: Plan, built: list[AnyCompressor]) -> Iterable[str]:

@@ -51,6 +51,10 @@ class Ways(Protocol):
         """For the state's vocabulary."""
         ...
 
+    def check_recovery(self, state: State) -> None:
+        """Raises: InputError where recovery could not train this state: its losses cannot compare it with the start."""
+        ...
+
     def recovered(self, state: State, number: int, steps: int, trained: TrainedCompressor | None) -> State:
         """After `steps` optimizer steps as step `number` of the plan; `trained` is told of each."""
         ...

@@ -9,6 +9,7 @@ from pathlib import Path
 from transformers import PreTrainedModel
 
 from affinage.compression.plan import Plan
+from affinage.compression.rehearsal import rehearse
 from affinage.compression.run import State, check_plan, run_plan
 from affinage.errors import InputError
 from affinage.evaluation.example_scores import ExampleScores, write_example_scores
@@ -62,6 +63,8 @@ def compress(
     folder = RunFolder.open(Path(out), identity=given.identity(steps), overwrite=overwrite)
     ways = given.ways(steps, folder, quiet=quiet)
     try:
+        if ways.kept(0) is None:  # else the run was begun before, and is taken up
+            rehearse(steps, built, given.start, ways)
         state, ledger = run_plan(steps, built, given.start, ways)
     except InputError:
         if ways.kept(1) is None:  # nothing to lose, and the corrected call would be another run

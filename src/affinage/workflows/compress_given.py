@@ -6,13 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from transformers import PreTrainedModel
-
 from affinage.compression.plan import Plan
 from affinage.compression.run import State
 from affinage.data.corpus import corpus_files, fingerprints
 from affinage.data.streams import as_stream
-from affinage.distillation.objective import build_losses, fit_losses
 from affinage.errors import InputError
 from affinage.models.checkpoint import (
     check_fit,
@@ -26,7 +23,7 @@ from affinage.models.checkpoint import (
 from affinage.models.shipped import located
 from affinage.recipe import Recipe
 from affinage.training.run_folder import RunFolder
-from affinage.workflows.compress_ways import ModelAlone, WithTask, WithText
+from affinage.workflows.compress_ways import ModelAlone, WithTask, WithText, fit_recovery
 from affinage.workflows.evaluate import fine_tuning
 from affinage.workflows.task_run import TaskRun, read_planned_run
 from affinage.workflows.task_teachers import read_teachers
@@ -115,20 +112,15 @@ def read_given(
                 f"--task {task} --data {data} --out DIR"
             )
         run, network = replace(run, data=labelled), found.models[0]
-        _fit(recipe, network, on="task")
+        fit_recovery(recipe.stages[0], network, network, on="task")
     elif task is not None or data is not None:
         raise InputError("a task needs its rows and rows need a task: give both --task and --data, or neither")
     else:
         network = load_model(model)
         if corpus and head_kind(config) is None:
             recipe = _recipe(plan, "text", model)
-            _fit(recipe, network, on="text")
+            fit_recovery(recipe.stages[0], network, network, on="text")
     return Given(model, State(network, tokenizer), run, recipe, files, columns or {})
-
-
-def _fit(recipe: Recipe, network: PreTrainedModel, *, on: Literal["text", "task"]) -> None:
-    """Raises: InputError where the recipe's losses cannot compare the model with itself."""
-    fit_losses(build_losses(recipe.stages[0].losses, teacher=True, on=on), network, network)
 
 
 def _recipe(plan: Plan, on: Literal["text", "task"], model: str | Path) -> Recipe:

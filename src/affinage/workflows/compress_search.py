@@ -17,7 +17,8 @@ import torch
 from affinage.compression.base import Resources
 from affinage.compression.budget import Budget
 from affinage.compression.plan import Plan
-from affinage.compression.run import State, applied, check_plan, run_plan
+from affinage.compression.rehearsal import without_training
+from affinage.compression.run import State, check_plan, run_plan
 from affinage.compression.search import Effort, Found, Glance, Means, Search, best_within
 from affinage.compression.space import slots_for
 from affinage.compression.studies import check_extra
@@ -164,10 +165,7 @@ class _Means:
 
     def glance(self, plan: Plan) -> Glance:
         """The plan's steps without training: counted, and its loss on calibration rows."""
-        state = self.start
-        for made in plan.checked():
-            state = applied(made, state, self.resources(state))
-        return self._glance(state)
+        return self._glance(without_training(plan, plan.checked(), self.start, self.resources))
 
     def _glance(self, state: State) -> Glance:
         counted, whole = footprint(state.model), footprint(self.start.model)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, TrainerCallback, set_seed
 
@@ -17,7 +18,7 @@ from affinage.compression.vocabulary.trimming import keep_rows_
 from affinage.data.checksums import make_durable
 from affinage.data.corpus import corpus_lines
 from affinage.data.features import encode, stride_for, texts_of
-from affinage.distillation.objective import Objective
+from affinage.distillation.objective import Objective, build_losses, fit_losses
 from affinage.errors import InputError
 from affinage.evaluation.footprint import footprint, tensor_bytes
 from affinage.models.checkpoint import load_model, load_tokenizer
@@ -70,6 +71,10 @@ class ModelAlone:
         if len(found) == _LINES:
             log.warning("methods that read raw text read its first %s lines", f"{_LINES:,}")
         return found
+
+    def check_recovery(self, state: State) -> None:
+        """There is nothing to train on."""
+        raise NotImplementedError
 
     def recovered(self, state: State, number: int, steps: int, trained: TrainedCompressor | None) -> State:
         """There is nothing to train on."""
@@ -171,6 +176,9 @@ class WithTask(ModelAlone):
         run = self.run_of(state)
         return float(run.scorer()(state.model)[run.task.metrics[0]])
 
+    def check_recovery(self, state: State) -> None:
+        fit_recovery(self.run.recipe.stages[0], state.model, self.teacher(state), on="task")
+
     def recovered(self, state: State, number: int, steps: int, trained: TrainedCompressor | None) -> State:
         """Distillation from the model as it was, on the training rows."""
         run, stage, student = self.run_of(state), self.stage(steps), state.model
@@ -226,6 +234,9 @@ class WithText(ModelAlone):
         size = len(state.tokenizer.get_vocab())
         return corpus_rows(self.files, state.tokenizer, self.on_text, folder=self.folder.partial / f"tokens-{size}")
 
+    def check_recovery(self, state: State) -> None:
+        fit_recovery(self.on_text, state.model, self.teacher(state), on="text")
+
     def recovered(self, state: State, number: int, steps: int, trained: TrainedCompressor | None) -> State:
         """Distillation from the model as it was, on the training text."""
         stage, student = _for_steps(self.on_text, steps), state.model
@@ -243,6 +254,13 @@ class WithText(ModelAlone):
         )
         self.told(number, told)
         return State(student.to("cpu").eval(), state.tokenizer)  # type: ignore[arg-type]
+
+
+def fit_recovery(
+    stage: Stage, student: PreTrainedModel, teacher: PreTrainedModel, *, on: Literal["text", "task"]
+) -> None:
+    """Raises: InputError where the losses of recovery cannot compare the two."""
+    fit_losses(build_losses(stage.losses, teacher=True, on=on), student, teacher)
 
 
 def rows_of(before: PreTrainedTokenizerFast, after: PreTrainedTokenizerFast, size: int) -> list[int]:

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from affinage.compression.base import Resources, Traits, compressors
 from affinage.compression.decomposition.directions import directions, factors, table_directions, table_factors
 from affinage.compression.decomposition.low_rank import FACTORED
-from affinage.compression.linear_maps import Parts, chosen_parts
+from affinage.compression.linear_maps import OnParts, Parts, chosen_parts
 from affinage.errors import InputError
 from affinage.models.modules.kronecker import KroneckerEmbedding, KroneckerLinear
 from affinage.models.replacing import replace_embedding_, replace_module_
@@ -22,7 +22,7 @@ from affinage.models.replacing import replace_embedding_, replace_module_
     "kronecker", source="Tahaei et al. 2022 (KroneckerBERT), arXiv:2109.06243; Van Loan & Pitsianis 1993"
 )
 @dataclass(frozen=True)
-class Kronecker:
+class Kronecker(OnParts):
     """Each map becomes the nearest sum of `terms` Kronecker products A ⊗ B with B of `block` × `block`.
 
     That leaves about terms / block² of a map, terms / block of a table, of which the B are rows. With block² terms, or
@@ -36,19 +36,33 @@ class Kronecker:
     needs: ClassVar[frozenset[str]] = frozenset()
     traits: ClassVar[Traits] = FACTORED
 
+    def __post_init__(self) -> None:
+        """Raises: InputError where the products would be no smaller than what they stand for, whatever its size."""
+        exact = self.block if self.parts == "embeddings" else self.block**2
+        if self.terms >= exact:
+            raise InputError(
+                f"kronecker: {self.terms} terms of block {self.block} are no smaller than what they stand for; at most "
+                f"{exact - 1}"
+            )
+
     def apply(self, model: PreTrainedModel, resources: Resources) -> PreTrainedModel:
         made: PreTrainedModel = deepcopy(model).eval()
         maps, table = chosen_parts(made, self.parts, method="kronecker")
         if table is not None:
-            self._check("the embeddings", (table.embedding_dim,), self.block)
+            self._check("the embeddings", (table.embedding_dim,))
+            if self.terms >= self.block:
+                raise InputError(
+                    f"kronecker: {self.terms} terms of block {self.block} are no smaller than the embeddings whole; at "
+                    f"most {self.block - 1}, or leave them out with parts=linears"
+                )
         refused = ""
         for path, module in list(maps.items()):
             try:
-                self._check(path, (module.in_features, module.out_features), self.block**2)
+                self._check(path, (module.in_features, module.out_features))
             except InputError as error:  # an earlier cut may leave maps of any size: those stay whole
                 refused = refused or str(error)
                 del maps[path]
-        if refused and (not maps or self.terms >= self.block**2):
+        if refused and not maps:
             raise InputError(refused)
         if table is not None:
             replace_embedding_(made, self._embedding(table))
@@ -56,15 +70,10 @@ class Kronecker:
             replace_module_(made, path, self._linear(module))
         return made
 
-    def _check(self, path: str, sizes: tuple[int, ...], exact: int) -> None:
+    def _check(self, path: str, sizes: tuple[int, ...]) -> None:
         if any(size % self.block for size in sizes):
             shape = " × ".join(map(str, reversed(sizes)))
             raise InputError(f"kronecker: block {self.block} does not divide {path}, {shape}; take one that does")
-        if self.terms >= exact:
-            raise InputError(
-                f"kronecker: {self.terms} terms of block {self.block} are no smaller than {path} whole; "
-                f"at most {exact - 1}"
-            )
 
     @torch.no_grad()
     def _linear(self, old: nn.Linear) -> KroneckerLinear:

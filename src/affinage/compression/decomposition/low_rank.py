@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from affinage.compression.base import Resources, Traits
+from affinage.compression.base import Resources, Side, Traits
 from affinage.compression.decomposition.directions import (
     Directions,
     directions,
@@ -20,7 +20,7 @@ from affinage.compression.decomposition.directions import (
     table_factors,
 )
 from affinage.compression.decomposition.ranks import Candidate, Ranks, at_rank, by_energy, evenly, out_of_budget
-from affinage.compression.linear_maps import Parts, chosen_parts
+from affinage.compression.linear_maps import OnParts, Parts, chosen_parts
 from affinage.errors import InputError
 from affinage.models.modules.low_rank import LowRankEmbedding, LowRankLinear
 from affinage.models.replacing import replace_embedding_, replace_module_, word_embedding_path
@@ -59,7 +59,7 @@ class Matrix:
 
 
 @dataclass(frozen=True)
-class LowRank:
+class LowRank(OnParts):
     """Fields and flow of a method that makes two thin maps of each; `keep=0.5` where no rank is said."""
 
     rank: Rank | None = None
@@ -81,6 +81,12 @@ class LowRank:
             raise InputError(f"{self.name}: {' and '.join(given)} both say the rank; leave one out")
         if self.allot == "energy" and given not in ([], ["keep"]):
             raise InputError(f"{self.name}: allot=energy spends a budget, keep; leave {given[0]} out")
+
+    @property
+    def uses_up(self) -> frozenset[Side]:
+        """Nothing for certain where a rank, or a budget for all, may leave some matrices whole."""
+        shared_out = self.rank is not None or self.energy is not None or self.allot != "even"
+        return frozenset() if shared_out else self.works_on
 
     def apply(self, model: PreTrainedModel, resources: Resources) -> PreTrainedModel:
         made: PreTrainedModel = deepcopy(model).eval()

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import nn
 from transformers import PreTrainedModel
 
-from affinage.compression.base import Resources, Traits, compressors
+from affinage.compression.base import Resources, Side, Traits, compressors
 from affinage.compression.decomposition.activation_svd import whitened
 from affinage.compression.decomposition.low_rank import (
     FACTORED,
@@ -23,7 +23,7 @@ from affinage.compression.decomposition.low_rank import (
 )
 from affinage.compression.decomposition.ranks import Ranks, cheapest
 from affinage.compression.decomposition.statistics import calibration
-from affinage.compression.linear_maps import Parts, chosen_parts
+from affinage.compression.linear_maps import OnParts, Parts, chosen_parts
 from affinage.errors import InputError
 from affinage.models.modules.low_rank import LowRankEmbedding, LowRankLinear
 
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 @compressors.register("sensitivity-svd", source="original: measured rise of the loss; factors as of activation-svd")
 @dataclass(frozen=True)
-class SensitivitySVD:
+class SensitivitySVD(OnParts):
     """Ranks allotted by sensitivity: each map alone is tried at several ranks, and the loss on calibration text tells.
 
     Of `levels` ranks spread over those that save, or whole, each map gets the one with which the measured rises add up
@@ -45,6 +45,11 @@ class SensitivitySVD:
 
     needs: ClassVar[frozenset[str]] = frozenset({"gradients"})
     traits: ClassVar[Traits] = replace(FACTORED, leaves=frozenset({"factored", "uneven"}))
+
+    @property
+    def uses_up(self) -> frozenset[Side]:
+        """Nothing for certain: what the loss feels most stays whole."""
+        return frozenset()
 
     def apply(self, model: PreTrainedModel, resources: Resources) -> PreTrainedModel:
         made: PreTrainedModel = deepcopy(model).eval()

@@ -11,10 +11,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from affinage.compression.base import Resources, Traits, compressors
+from affinage.compression.base import Resources, Side, Traits, compressors
 from affinage.compression.decomposition.digits import digits, digits_of_at_least
 from affinage.compression.decomposition.low_rank import FACTORED, Rank, Share
-from affinage.compression.linear_maps import Parts, chosen_parts
+from affinage.compression.linear_maps import OnParts, Parts, chosen_parts
 from affinage.errors import InputError
 from affinage.models.modules.tensor_train import TensorTrainEmbedding, TensorTrainLinear
 from affinage.models.replacing import replace_embedding_, replace_module_
@@ -25,7 +25,7 @@ from affinage.models.replacing import replace_embedding_, replace_module_
     source="Oseledets 2011 (TT-SVD); Novikov et al. 2015, arXiv:1509.06569; Khrulkov et al. 2019, arXiv:1901.10787",
 )
 @dataclass(frozen=True)
-class TensorTrain:
+class TensorTrain(OnParts):
     """Tensor trains of `cores` cores for maps and embeddings, started by successive SVDs (TT-SVD).
 
     No rank between cores is above `rank`, or above the largest that leaves the share `keep` of the matrix (0.5 where
@@ -44,6 +44,11 @@ class TensorTrain:
         """Raises: InputError where the rank is said twice."""
         if self.rank is not None and self.keep is not None:
             raise InputError("tensor-train: rank and keep both say the rank; leave one out")
+
+    @property
+    def uses_up(self) -> frozenset[Side]:
+        """Nothing for certain where a rank may leave small matrices whole."""
+        return frozenset() if self.rank is not None else self.works_on
 
     def apply(self, model: PreTrainedModel, resources: Resources) -> PreTrainedModel:
         made: PreTrainedModel = deepcopy(model).eval()

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Annotated, ClassVar
 
@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from affinage.compression.base import Resources, Traits, compressors
 from affinage.compression.decomposition.digits import digits
 from affinage.compression.decomposition.low_rank import FACTORED, Share
-from affinage.compression.linear_maps import Parts, chosen_parts
+from affinage.compression.linear_maps import OnParts, Parts, chosen_parts
 from affinage.errors import InputError
 from affinage.models.modules.tucker import TuckerEmbedding, TuckerLinear
 from affinage.models.replacing import replace_embedding_, replace_module_
@@ -22,7 +22,7 @@ from affinage.models.replacing import replace_embedding_, replace_module_
 
 @compressors.register("tucker", source="Tucker 1966; De Lathauwer et al. 2000 (higher-order orthogonal iteration)")
 @dataclass(frozen=True)
-class Tucker:
+class Tucker(OnParts):
     """Tucker decompositions: a map as a tensor of four sides, a table as one of three, each side with a factor.
 
     Every side keeps the same share of its length as rank, the largest that leaves the share `keep` of the parameters.
@@ -35,6 +35,10 @@ class Tucker:
 
     needs: ClassVar[frozenset[str]] = frozenset()
     traits: ClassVar[Traits] = FACTORED
+
+    def quick(self) -> "Tucker":
+        """Without rounds of least squares."""
+        return replace(self, iterations=0)
 
     def apply(self, model: PreTrainedModel, resources: Resources) -> PreTrainedModel:
         made: PreTrainedModel = deepcopy(model).eval()

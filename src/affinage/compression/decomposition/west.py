@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from affinage.compression.base import Resources, Traits, compressors
 from affinage.compression.clustering import lines
 from affinage.compression.decomposition.low_rank import FACTORED
-from affinage.compression.stock_table import stock_table
+from affinage.compression.stock_table import OnTable, stock_table
 from affinage.errors import InputError
 from affinage.models.modules.coded import CodedEmbedding
 from affinage.models.replacing import replace_embedding_
@@ -19,7 +19,7 @@ from affinage.models.replacing import replace_embedding_
 
 @compressors.register("west", source="Variani et al. 2019 (WEST), arXiv:1811.08417, section 2, weighted sparse codes")
 @dataclass(frozen=True)
-class WEST:
+class WEST(OnTable):
     """The table as C · D: D block-diagonal, `length` blocks of `alphabet` rows; C with one weighted entry a block.
 
     So a token is a word of `length` letters, each the direction of a part of its row. The paper draws the words at
@@ -34,6 +34,10 @@ class WEST:
     traits: ClassVar[Traits] = replace(
         FACTORED, takes=FACTORED.takes - {"packed-table"}, leaves=frozenset({"factored", "packed-table"})
     )
+
+    def quick(self) -> "WEST":
+        """Without rounds of k-means."""
+        return replace(self, iterations=0)
 
     @torch.no_grad()
     def apply(self, model: PreTrainedModel, resources: Resources) -> PreTrainedModel:

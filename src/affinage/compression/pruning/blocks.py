@@ -56,9 +56,12 @@ class PruneNM:
     needs: ClassVar[frozenset[str]] = frozenset()
     traits: ClassVar[Traits] = SPARSE
 
-    def apply(self, model: PreTrainedModel, resources: Resources) -> PreTrainedModel:
+    def __post_init__(self) -> None:
+        """Raises: InputError where nothing would go."""
         if self.n >= self.m:
-            raise InputError(f"n={self.n} of m={self.m} leaves everything: n is to be less than m")
+            raise InputError(f"prune-n-m: n={self.n} of m={self.m} leaves everything: n is to be less than m")
+
+    def apply(self, model: PreTrainedModel, resources: Resources) -> PreTrainedModel:
         found = filled_by_blocks(matrices(model, embeddings=False), 1, self.m, ("rows", "m"))
         return made_sparse(
             model, {path: all_but(module.weight.detach(), self.n, self.m) for path, module in found.items()}

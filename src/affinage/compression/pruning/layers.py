@@ -39,13 +39,18 @@ class DropLayers:
     needs: ClassVar[frozenset[str]] = frozenset()
     traits: ClassVar[Traits] = EVEN
 
+    def __post_init__(self) -> None:
+        """Raises: InputError where no layer is named, or one twice."""
+        if self.layers is not None and not 0 < len(set(self.layers)) == len(self.layers):
+            raise InputError(f"drop-layers: layers={list(self.layers)} is to name layers that stay, from 0, each once")
+
     def apply(self, model: PreTrainedModel, resources: Resources) -> PreTrainedModel:
         check_cuttable(model, "drop-layers")
         depth = len(layers_of(model))
         if self.layers is None:
             return without_others(model, layer_map("spread", depth, depth_to_keep(self.keep, depth)))
-        chosen = sorted(set(self.layers))
-        if not chosen or len(chosen) != len(self.layers) or len(chosen) >= depth or chosen[-1] >= depth:
+        chosen = sorted(self.layers)
+        if len(chosen) >= depth or chosen[-1] >= depth:
             raise InputError(f"layers={list(self.layers)} is to name some of the layers 0 to {depth - 1}, each once")
         return without_others(model, chosen)
 

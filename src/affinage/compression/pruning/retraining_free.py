@@ -2,7 +2,7 @@
 
 import logging
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from torch import Tensor
@@ -41,6 +41,10 @@ class PruneFisher:
     needs: ClassVar[frozenset[str]] = frozenset({"calibration", "gradients"})
     traits: ClassVar[Traits] = UNEVEN
 
+    def quick(self) -> "PruneFisher":
+        """Without exchanges and factors."""
+        return replace(self, rearrange=False, tune=False)
+
     def apply(self, model: PreTrainedModel, resources: Resources) -> PreTrainedModel:
         check_cuttable(model, "prune-fisher")
         work = work_of(model)
@@ -69,6 +73,10 @@ class PruneToLatency:
 
     needs: ClassVar[frozenset[str]] = frozenset({"calibration", "gradients", "latency"})
     traits: ClassVar[Traits] = UNEVEN
+
+    def quick(self) -> "PruneToLatency":
+        """Without exchanges and factors."""
+        return replace(self, rearrange=False, tune=False)
 
     def apply(self, model: PreTrainedModel, resources: Resources) -> PreTrainedModel:
         check_cuttable(model, "prune-to-latency")

@@ -44,6 +44,13 @@ class _Gradual:
     needs: ClassVar[frozenset[str]] = frozenset()
     traits: ClassVar[Traits] = SPARSE
 
+    def __post_init__(self) -> None:
+        """Raises: InputError where the last weight would go before the first."""
+        if self.start >= self.end:
+            raise InputError(
+                f"gradual pruning: start={self.start} is to come before end={self.end}: both are shares of the steps"
+            )
+
     def masked(self, linear: nn.Linear) -> MaskedLinear:
         """What stands in the place of a map while it trains, empty."""
         return MaskedLinear(linear.in_features, linear.out_features, linear.bias is not None)
@@ -53,8 +60,6 @@ class _Gradual:
         raise NotImplementedError
 
     def prepare(self, model: PreTrainedModel, resources: Resources) -> PreTrainedModel:
-        if self.start >= self.end:
-            raise InputError(f"start={self.start} is to come before end={self.end}: both are shares of the steps")
         found = matrices(model, embeddings=False)
         made = deepcopy(model)
         for path in found:

@@ -35,6 +35,7 @@ class KMeans(Parts):
     traits: ClassVar[Traits] = Traits("quantization", TAKES - {"sparse"}, LEAVES)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 1 <= self.bits <= 8:
             raise ValueError(f"bits are 1 to 8, not {self.bits}")
 

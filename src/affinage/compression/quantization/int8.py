@@ -63,6 +63,7 @@ class Int8Static(Parts):
     traits: ClassVar[Traits] = Traits("quantization", TAKES, LEAVES, trains=False)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.outside < 0.5:
             raise ValueError(f"outside is a share of the values in [0, 0.5), not {self.outside}")
 

@@ -1,7 +1,7 @@
 """Bits where the loss needs them: each linear map's chosen by its Hessian sensitivity, under a mean."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from torch import nn
@@ -39,13 +39,20 @@ class MixedBits(Parts):
     traits: ClassVar[Traits] = Traits("quantization", TAKES, LEAVES, trains=False)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_group(self.group)
+        if not (self.encoder or self.heads):
+            raise ValueError("encoder and heads are both switched off: there is no linear map to choose bits for")
         if self.batches < 1:
             raise ValueError(f"batches is at least 1, not {self.batches}")
         if not self.choices or not all(2 <= bits <= 8 for bits in (*self.choices, self.embedding_bits)):
             raise ValueError(f"choices and embedding_bits are 2 to 8, not {(*self.choices, self.embedding_bits)}")
         if not min(self.choices) <= self.bits <= max(self.choices):
             raise ValueError(f"a mean of {self.bits} bits cannot be reached with choices of {self.choices}")
+
+    def quick(self) -> "MixedBits":
+        """With nothing to choose from."""
+        return replace(self, choices=self.choices[:1], bits=float(self.choices[0]))
 
     def apply(self, model: PreTrainedModel, resources: Resources) -> PreTrainedModel:
         model = with_zeros(model)  # derivatives are taken by a weight that is a parameter
@@ -67,14 +74,15 @@ class MixedBits(Parts):
         paths = self.linears(model)
         if not paths:
             raise InputError(
-                "mixed-bits: no linear map that is still whole: they are quantized already, or encoder and heads are "
-                "switched off; leave the step out"
+                "mixed-bits: no linear map that is still whole: they are quantized already; leave the step out"
             )
         weights = [model.get_parameter(f"{path}.weight") for path in paths]
         batches = enough(resources.calibration)[: self.batches]
+        choices = sorted(set(self.choices))
+        if len(choices) == 1:
+            return dict.fromkeys(paths, choices[0])
         found = top_eigenvalues(model, weights, batches, resources.loss, seed=resources.seed)
         omega = found.mean(0).abs() + found.std(0, correction=0)
-        choices = sorted(set(self.choices))
         costs = [
             [float(o) * self.error(weight, bits) / 2 for bits in choices]
             for o, weight in zip(omega, weights, strict=True)

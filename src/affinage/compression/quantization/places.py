@@ -35,6 +35,11 @@ class Parts:
     heads: bool = True
     """the maps around the layers: a pooler, a head's or a factored table's inner map; never that which gives logits"""
 
+    def __post_init__(self) -> None:
+        """Raises: ValueError where no part is left."""
+        if not (self.encoder or self.embeddings or self.heads):
+            raise ValueError("encoder, embeddings and heads are all switched off: leave one on, or leave the step out")
+
     def linears(self, model: PreTrainedModel) -> list[str]:
         """Paths of the linear maps that are still whole, the encoder's first."""
         return (linears(model) if self.encoder else []) + (_outside(model) if self.heads else [])
@@ -72,7 +77,7 @@ def quantized(
     if not maps and not tables:
         raise InputError(
             f"{method}: no linear map or table that is still whole among the parts {_named(parts)}: they are quantized "
-            "already, or all of encoder, embeddings and heads are switched off; leave the step out"
+            "already; leave the step out"
         )
     for path in tables:
         table = made.get_submodule(path)
@@ -112,4 +117,4 @@ def _outside(model: PreTrainedModel) -> list[str]:
 
 
 def _named(parts: Parts) -> str:
-    return ", ".join(name for name in ("encoder", "embeddings", "heads") if getattr(parts, name)) or "(none)"
+    return ", ".join(name for name in ("encoder", "embeddings", "heads") if getattr(parts, name))

@@ -48,6 +48,7 @@ class Int4(Parts):
     traits: ClassVar[Traits] = Traits("quantization", TAKES, LEAVES, trains=False)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_group(self.group)
 
     def apply(self, model: PreTrainedModel, resources: Resources) -> PreTrainedModel:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from affinage.compression.base import Resources, Traits, compressors
-from affinage.compression.linear_maps import Maps, in_attention
+from affinage.compression.linear_maps import in_attention
 from affinage.errors import InputError
 from affinage.models.layout import depth_of, layout_of
 from affinage.models.modules.base import Compressed
@@ -32,7 +32,7 @@ class ShareLayers:
     trained on; smaller, not faster.
     """
 
-    parts: Maps = "all"
+    parts: Literal["all", "attention", "feed-forward"] = "all"
     groups: Annotated[int, Field(ge=1)] = 1
     order: Literal["neighbours", "cycle"] = "neighbours"
     start: Start = "middle"
@@ -51,8 +51,6 @@ class ShareLayers:
             raise InputError(f"share-layers: all layers of an '{made.config.model_type}' share their weights already")
         if self.groups >= depth:
             raise InputError(f"share-layers: {self.groups} groups of {depth} layers share nothing; at most {depth - 1}")
-        if self.parts == "none":
-            raise InputError("share-layers: parts is all, attention or feed-forward")
         maps = [
             {name: m for path in (layout.layers, *layout.more_layers) for name, m in self._maps(made, path, i).items()}
             for i in range(depth)

@@ -1,7 +1,7 @@
 """Two small embedding tables, with each token in a cell where its row and its column suit it."""
 
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -13,13 +13,13 @@ from transformers import PreTrainedModel
 from affinage.compression.base import Resources, Traits, compressors
 from affinage.compression.sharing.quotient_remainder import Share, two_components
 from affinage.compression.sharing.tables import CODED_TABLE, placed, smallest_columns
-from affinage.compression.stock_table import stock_table
+from affinage.compression.stock_table import OnTable, stock_table
 from affinage.models.replacing import replace_embedding_
 
 
 @compressors.register("light-rnn", source="Li et al. 2016 (LightRNN), arXiv:1610.09893, sections 3.1 and 3.3")
 @dataclass(frozen=True)
-class LightRNN:
+class LightRNN(OnTable):
     """Two-component shared embedding: tokens in a table, a row is the sum of the cell's row and column vectors.
 
     The smallest tables have 2 √V vectors; with `keep`, columns up to that share of V. Tokens start where the table's
@@ -32,6 +32,10 @@ class LightRNN:
 
     needs: ClassVar[frozenset[str]] = frozenset()
     traits: ClassVar[Traits] = CODED_TABLE
+
+    def quick(self) -> "LightRNN":
+        """Without rounds of matching."""
+        return replace(self, rounds=0)
 
     @torch.no_grad()
     def apply(self, model: PreTrainedModel, resources: Resources) -> PreTrainedModel:

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from affinage.compression.base import Resources, Traits, compressors
 from affinage.compression.sharing.tables import SHARED_TABLE, fit, smallest_columns
-from affinage.compression.stock_table import stock_table
+from affinage.compression.stock_table import OnTable, stock_table
 from affinage.models.modules.two_component import TwoComponentEmbedding
 from affinage.models.replacing import replace_embedding_
 
@@ -20,7 +20,7 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 
 @compressors.register("quotient-remainder", source="Shi et al. 2020, arXiv:1909.02107, section 2")
 @dataclass(frozen=True)
-class QuotientRemainder:
+class QuotientRemainder(OnTable):
     """A row is the sum, or the product, of one for id // m and one for id % m; no two tokens have the same pair.
 
     m is the largest with which both tables have the share `keep` of the rows, √V at least. They are fitted to the

@@ -1,7 +1,7 @@
 """Embedding rows made of sub-vectors that all tokens share."""
 
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
 import torch
@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from affinage.compression.base import Resources, Traits, compressors
 from affinage.compression.clustering import centres
 from affinage.compression.sharing.tables import CODED_TABLE
-from affinage.compression.stock_table import stock_table
+from affinage.compression.stock_table import OnTable, stock_table
 from affinage.errors import InputError
 from affinage.models.modules.coded import CodedEmbedding
 from affinage.models.replacing import replace_embedding_
@@ -21,7 +21,7 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 
 @compressors.register("slim-embeddings", source="Li et al. 2018 (Slim Embedding), arXiv:1711.09873, section 3")
 @dataclass(frozen=True)
-class SlimEmbeddings:
+class SlimEmbeddings(OnTable):
     """Each row is cut into `pieces`, and each piece is one of a pool of sub-vectors that all rows and places share.
 
     The pool is as large as the share `keep` of the table. The paper assigns sub-vectors at random and trains them;
@@ -34,6 +34,10 @@ class SlimEmbeddings:
 
     needs: ClassVar[frozenset[str]] = frozenset()
     traits: ClassVar[Traits] = CODED_TABLE
+
+    def quick(self) -> "SlimEmbeddings":
+        """Without rounds of k-means."""
+        return replace(self, iterations=0)
 
     @torch.no_grad()
     def apply(self, model: PreTrainedModel, resources: Resources) -> PreTrainedModel:
