@@ -1,14 +1,16 @@
 """The search of a plan within a budget: what it looks at, what it tries, and that whoever goes on repeats nothing."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from affinage.compression.base import NEEDS
 from affinage.compression.budget import Budget
+from affinage.compression.estimates import Glance
 from affinage.compression.plan import Plan
-from affinage.compression.search import Effort, Found, Glance, Means, Search, best_within
+from affinage.compression.search import Effort, Found, Means, Search, best_within
 from affinage.compression.space import NONE, plan_of, slots_for, starts
 from affinage.errors import InputError
 from affinage.report.frontier import Variant
@@ -18,7 +20,7 @@ BASE = Plan.of({"steps": ["int8"], "recover": 30})
 WEIGHT = {"trim": 0.7, "drop": 0.5, "prune": 0.7, "svd": 0.6, "int8": 0.3, "int4": 0.2, "pq": 0.5, "k-means": 0.15,
           "activation": 0.7}  # fmt: skip
 """made-up share of the bytes that a method leaves"""
-WHOLE = {"size": 100e6, "latency": 10.0}
+WHOLE = {"size": 100e6, "latency": 10.0, "memory": 300e6}
 
 
 class Made:
@@ -44,7 +46,7 @@ class Made:
             raise InputError("made up: not this one")
         self._count(self.looked, plan)
         share = self.share(plan)
-        return Glance(int(share * 100e6), int(share * 25e6), share, 1 - share)
+        return Glance(int(share * 100e6), int(share * 25e6), share, 1 - share, int(200e6 + share * 100e6))
 
     def full(self, plan: Plan) -> Variant:
         self._count(self.tried, plan)
@@ -110,11 +112,43 @@ def test_workers_share_one_search(searching: Searching) -> None:
     assert one == two and not second.looked and not second.tried
 
 
-def test_a_size_that_no_plan_reaches_is_said_before_anything_is_trained(searching: Searching) -> None:
+@pytest.mark.parametrize(
+    ("budget", "nearest"),
+    [
+        ("size<=0.001x", r"[\d.]+ MB \(0\.0\d+x\)"),
+        ("latency<=0.001x, drop<=1pt", r"an estimated latency of 0\.\d+ ms \(0\.0\dx\)"),
+        ("latency<=0.05ms", r"an estimated latency of 0\.\d+ ms \(0\.0\dx\)"),
+        ("memory<=0.5x", r"20\d MB in memory \(0\.6\dx\)"),
+        ("memory<=150MB, size<=0.9x", r"20\d MB in memory \(0\.6\dx\), [\d.]+ MB \(0\.0\d+x\)"),
+    ],
+)
+def test_a_budget_that_no_plan_reaches_is_refused_before_anything_is_trained(
+    searching: Searching, budget: str, nearest: str
+) -> None:
     made = Made()
-    with pytest.raises(InputError, match=r"cannot be reached: the smallest of 10 plans, .* has .* MB \(0\.0\d+x\)"):
-        searching(made, budget="size<=0.001x")
+    with pytest.raises(InputError, match=rf"cannot be reached: the nearest of 10 plans, .* has {nearest}; nothing was"):
+        searching(made, budget=budget)
     assert not made.tried
+
+
+@pytest.mark.parametrize("budget", ["latency<=0.008x", "memory<=0.64x"])
+def test_what_an_estimate_leaves_open_is_tried(searching: Searching, budget: str) -> None:
+    """Above these limits are all, by less than estimates may be wrong."""
+    made = Made()
+    found = searching(made, budget=budget)
+    least = min(made.share(plan) for plan, _ in found.tried)
+    assert 0.008 < least < 3 * 0.008 and 0.64 < (200 + 100 * least) / 300 < 1.15 * 0.64
+
+
+def test_memory_is_measured_again_where_an_earlier_budget_did_not_limit_it(searching: Searching) -> None:
+    class Forgetful(Made):
+        def glance(self, plan: Plan) -> Glance:
+            return replace(super().glance(plan), memory_bytes=None)
+
+    searching(Forgetful())
+    second = Made()
+    searching(second, budget="memory<=0.9x")
+    assert len(second.looked) == 10
 
 
 def test_a_latency_is_estimated_by_the_work(searching: Searching) -> None:
