@@ -1,11 +1,16 @@
 """The search of a plan within a budget: what it looks at, what it tries, and that whoever goes on repeats nothing."""
 
+import os
+import signal
 from collections.abc import Callable
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from affinage.compression import studies
 from affinage.compression.base import NEEDS
 from affinage.compression.budget import Budget
 from affinage.compression.estimates import Glance
@@ -103,6 +108,97 @@ def test_another_budget_uses_what_was_tried(searching: Searching) -> None:
     found = searching(second, budget="size<=0.3x")
     assert len(second.looked) <= 3 and len(second.tried) < 4
     assert {plan.sha256 for plan, _ in found.tried} == {*first.tried, *second.tried}
+
+
+WAIT = 100
+"""seconds for another process, on a machine that has other things to do"""
+
+
+def processes() -> Any:
+    """Forked from one that has imported everything: milliseconds instead of seconds each."""
+    found = get_context("forkserver")
+    found.set_forkserver_preload(["affinage.compression", "affinage.compression.search", "optuna"])
+    return found
+
+
+class Meeting(Made):
+    """Waits, at its first look and its first try, until another worker is at one too."""
+
+    def __init__(self, barrier: Any) -> None:
+        super().__init__()
+        self.barrier = barrier
+
+    def _count(self, calls: list[str], plan: Plan) -> None:
+        super()._count(calls, plan)
+        if len(calls) == 1:
+            self.barrier.wait(WAIT)
+
+
+EFFORT = Effort(tries=6, finalists=3)
+
+
+def search_at(where: str, made: Made) -> Search:
+    """One worker of several."""
+    studies._WAIT = 0.5
+    limits = Budget.parse("size<=0.5x")
+    return Search(where, "s", budget=limits, slots=SLOTS, base=BASE, means=made.means, alone=False)
+
+
+def work(where: str, barrier: Any, told: Any) -> None:
+    """What a worker's process does."""
+    made = Meeting(barrier)
+    found = search_at(where, made).run(EFFORT, uncompressed=WHOLE, seed=3)
+    told.put((found.looked_at, {plan.sha256: one.score for plan, one in found.tried}, made.looked, made.tried))
+
+
+def die(where: str, dies_at: int) -> None:
+    """What one does that is killed at its look, or try, of this number."""
+    studies._BEAT, studies._STALE = 1, 2
+
+    class Killed(Made):
+        def _count(self, calls: list[str], plan: Plan) -> None:
+            if len(self.looked) + len(self.tried) == dies_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            super()._count(calls, plan)
+
+    search_at(where, Killed()).run(EFFORT, uncompressed=WHOLE, seed=3)
+
+
+def test_two_workers_at_once_do_the_work_of_one(tmp_path: Path) -> None:
+    context, where = processes(), f"sqlite:///{tmp_path / 'db'}"
+    barrier, told = context.Barrier(2), context.Queue()
+    workers = [context.Process(target=work, args=(where, barrier, told)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    (looked_at, found, looked, tried), (also, theirs, they_looked, they_tried) = (
+        told.get(timeout=WAIT) for _ in workers
+    )
+    for worker in workers:
+        worker.join(WAIT)
+        assert worker.exitcode == 0
+    assert found == theirs and looked_at == also >= EFFORT.tries
+    # Nobody is left out, and no plan is tried twice; of those looked at in the same moment a few may be the same.
+    assert sorted([*tried, *they_tried]) == sorted(found) and tried and they_tried
+    assert looked and they_looked and len(looked) + len(they_looked) <= looked_at + 3
+
+
+def test_what_a_dead_worker_was_at_holds_nobody_up_and_is_done_by_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One is killed at its third look, another later at its first try; a third ends the search."""
+    monkeypatch.setattr(studies, "_BEAT", 1)
+    monkeypatch.setattr(studies, "_STALE", 2)
+    monkeypatch.setattr(studies, "_WAIT", studies._WAIT)
+    context, where = processes(), f"sqlite:///{tmp_path / 'db'}"
+    for dies_at in (2, 4):
+        worker = context.Process(target=die, args=(where, dies_at))
+        worker.start()
+        worker.join(WAIT)
+        assert worker.exitcode == -signal.SIGKILL
+    made = Made()
+    found = search_at(where, made).run(EFFORT, uncompressed=WHOLE, seed=3)
+    assert len(found.tried) == len(made.tried) == EFFORT.finalists
+    assert found.looked_at >= EFFORT.tries and len(made.looked) <= 1
 
 
 def test_workers_share_one_search(searching: Searching) -> None:

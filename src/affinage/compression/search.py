@@ -9,7 +9,7 @@ from affinage.compression.budget import Budget
 from affinage.compression.estimates import SLACK, Glance, refuse_unreachable, worst_share
 from affinage.compression.plan import Plan
 from affinage.compression.space import Slots, plan_of, starts
-from affinage.compression.studies import ended, give_up, open_studies, others_like, wait_for
+from affinage.compression.studies import draws, give_up, open_studies, others_like, wait_for
 from affinage.errors import InputError
 from affinage.report.frontier import Variant
 
@@ -68,7 +68,7 @@ class Search:
         self._slots, self._base, self._means, self._alone = slots, base, means, alone
         self._budget = budget
         self._seen: dict[str, tuple[Plan, Glance]] = {}
-        self._read = 0
+        self._read: set[int] = set()
         self._known = {
             sha256: glance
             for study in others_like(self._looked, f"{name} looked at,")
@@ -107,12 +107,11 @@ class Search:
             return found.loss
 
         for _ in range(_DRAWS * effort.tries):
-            done = ended(self._looked)
             if len(self._glances()) >= effort.tries:
                 break
             self._ask_for_starts()
-            # One seed a draw: a run that was killed draws on as if it had not been.
-            self._looked.sampler = TPESampler(seed=(seed * 100_003 + done) % 2**32)
+            # One seed a draw: a run that was killed draws on as if it had not been, and workers draw unlike plans.
+            self._looked.sampler = TPESampler(seed=(seed * 100_003 + draws(self._looked)) % 2**32)
             self._looked.optimize(objective, n_trials=1)
         if not self._alone:
             wait_for(self._looked)
@@ -147,10 +146,10 @@ class Search:
         return found
 
     def _glances(self) -> dict[str, tuple[Plan, Glance]]:
-        for trial in self._looked.get_trials(deepcopy=False)[self._read :]:
-            if not trial.state.is_finished():
-                break  # what is after it is read when it has ended
-            self._read += 1
+        for trial in self._looked.get_trials(deepcopy=False):
+            if trial.number in self._read or not trial.state.is_finished():
+                continue  # whoever is at it may be slow, or dead
+            self._read.add(trial.number)
             if "glance" in trial.user_attrs:
                 plan = Plan.of(trial.user_attrs["plan"])
                 self._seen.setdefault(plan.sha256, (plan, Glance(**trial.user_attrs["glance"])))
