@@ -1,10 +1,12 @@
 """`affinage compress --budget` end to end on a tiny model: the plan, its model, the frontier; what is refused."""
 
+from html import unescape
 from pathlib import Path
 
 import pytest
 
 import affinage.workflows.compress_search as workflow
+from affinage.cli.app import run
 from affinage.compression.plan import Plan
 from affinage.compression.search import Effort
 from affinage.compression.space import NONE, Slots
@@ -71,6 +73,16 @@ def test_a_budget_gives_a_plan_its_model_and_the_frontier(model: Path, data: Pat
 
     compress(model, plan=plan, out=again, task="sentiment", data=data, quiet=True)
     assert (out / COMPRESSED).read_bytes() == (again / COMPRESSED).read_bytes()
+
+    # `affinage report` draws what was tried: every variant a row of the sortable table and a point.
+    page = tmp_path / "page"
+    assert run(["report", str(out), "--out", str(page)]) == 0
+    read = Report.from_json((page / "report.json").read_text(encoding="utf-8"))
+    assert read.variants == report.variants
+    html = (page / "report.html").read_text(encoding="utf-8")
+    table = html.partition('<table class="sortable">')[2].partition("</table>")[0]
+    assert table.count("<tr") == 1 + len(report.variants)
+    assert all(one.name in unescape(table) for one in report.variants) and "Frontier: sentiment" in html
 
 
 def test_text_will_do_for_a_masked_language_model(tmp_path: Path) -> None:
