@@ -51,6 +51,8 @@ def open_studies(
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # heartbeats
                 storage = RDBStorage(url, engine_kwargs=more, **beat)
+            if more and not alone:
+                _one_at_a_time(storage.engine)
             return [
                 optuna.create_study(storage=storage, study_name=name, direction=way, load_if_exists=True)
                 for name, way in wanted
@@ -96,6 +98,23 @@ def give_up(study: "Study") -> None:
     for trial in study.get_trials(deepcopy=False):
         if trial.state == TrialState.RUNNING:
             study.tell(trial.number, state=TrialState.FAIL)
+
+
+def _one_at_a_time(engine: Any) -> None:
+    """SQLite's transactions with the lock from their beginning: else two workers read that a trial waits, and both
+    take it, for SQLite knows no SELECT … FOR UPDATE.
+    """
+    from sqlalchemy import event
+
+    def connected(connection: sqlite3.Connection, _: object) -> None:
+        connection.isolation_level = None  # Python begins none by itself then
+
+    def began(connection: Any) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    event.listen(engine, "connect", connected)
+    event.listen(engine, "begin", began)
+    engine.dispose()  # what is open was opened before
 
 
 class _Journalled(sqlite3.Connection):
