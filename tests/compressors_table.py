@@ -7,10 +7,13 @@ from affinage.compression.base import compressors
 from affinage.errors import InputError
 from affinage.evaluation.footprint import footprint
 from affinage.models.structure import structure_of
+from affinage.runtime.onnx.build import onnx_graph
 from applied import once
 
 PAGE = Path(__file__).parents[1] / "docs" / "compress.md"
 BEGIN, END = "<!-- made by `python tests/compressors_table.py` -->", "<!-- end of what is made -->"
+INTEGER_PRODUCTS = {"MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "QLinearMatMul"}
+"""operators of the exported graph that multiply integers, for which ONNX Runtime has quick kernels"""
 COLUMNS = ("method", "what it does", "loads in", "smaller", "faster", "needs")
 
 
@@ -48,7 +51,7 @@ def _row(name: str) -> tuple[str, ...]:
     faster = []
     if after.flops < before.flops:
         faster.append("fewer operations")
-    if "int8" in name and "packed" in method.traits.leaves:
+    if {node.op_type for node in onnx_graph(made).graph.node} & INTEGER_PRODUCTS:
         faster.append("int8")
     needs = [*sorted(method.needs), *(["training"] if hasattr(method, "on_step") else [])]
     return (

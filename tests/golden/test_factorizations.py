@@ -5,7 +5,10 @@ from math import prod
 
 import numpy as np
 import pytest
+import tensorly
 import torch
+from tensorly.decomposition import tensor_train as other_train
+from tensorly.decomposition import tucker as other_tucker
 from torch import Tensor, nn
 
 from affinage.compression.base import compressors
@@ -131,10 +134,6 @@ def test_tables_are_exact_at_full_rank(rows: int, width: int) -> None:
 
 
 def test_trains_and_tucker_err_as_tensorlys() -> None:
-    tensorly = pytest.importorskip("tensorly", reason="the extra package tensorly is not installed")
-    from tensorly.decomposition import tensor_train as other_train
-    from tensorly.decomposition import tucker as other_tucker
-
     weight, rows, columns = matrix(12, 18).double(), (2, 2, 3), (3, 2, 3)
     for rank in (1, 2, 4):
         ranks = capped_ranks([6, 4, 9], rank)

@@ -4,6 +4,8 @@ import base64
 import hashlib
 import random
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 from typing import Any
 
@@ -141,6 +143,36 @@ def test_the_page_needs_no_network_and_runs_its_own_script_alone() -> None:
     assert f"script-src {digest}" in text and text.count("<script") == 1 and f"<script>{script}</script>" in text
     assert not re.search(r"""(?:src|href)=["']?(?!#)[a-z]""", re.sub(r"&lt;.*?&gt;", "", text))
     assert "default-src 'none'" in text
+
+
+_TABLE = """
+const cell = (text, key) => ({
+  textContent: text, dataset: {key}, said: {}, append(button) { this.button = button; },
+  setAttribute(name, value) { this.said[name] = value; }, getAttribute(name) { return this.said[name] ?? null; },
+  removeAttribute(name) { delete this.said[name]; },
+});
+const heads = [cell("variant"), cell("MB")];
+const rows = [["b", 10], ["a", 9], ["c", 1e99]].map((keys) => ({cells: keys.map((key) => cell("", String(key)))}));
+const body = {rows, append(...sorted) { this.rows = sorted; }};
+globalThis.document = {
+  querySelectorAll: () => [{tHead: {rows: [{cells: heads}]}, tBodies: [body]}],
+  createElement: () => ({addEventListener(_, then) { this.click = then; }}),
+};
+"""
+_CLICKS = """
+for (const head of [heads[1], heads[1], heads[0]]) {
+  head.button.click();
+  const shown = body.rows.map((row) => row.cells[0].dataset.key).join("");
+  console.log(shown, ...heads.map((one) => one.getAttribute("aria-sort")));
+}
+"""
+
+
+@pytest.mark.skipif(not shutil.which("node"), reason="needs node")
+def test_a_click_on_a_head_sorts_by_numbers_or_words_and_a_second_turns_the_order() -> None:
+    script = _TABLE + sort_script()[0] + _CLICKS
+    done = subprocess.run(["node", "-"], input=script, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines() == ["abc null ascending", "cba null descending", "abc ascending null"]
 
 
 def test_a_report_without_a_frontier_has_no_script() -> None:

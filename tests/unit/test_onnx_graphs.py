@@ -9,9 +9,11 @@ import pytest
 import torch
 from onnx import numpy_helper
 
+from affinage.compression.plan import step_of
 from affinage.errors import InputError
 from affinage.runtime.onnx.build import onnx_graph
 from affinage.runtime.onnx.linear import Int8, int8_rows
+from applied import resources
 from onnx_graphs import graph_outputs, inputs_of, model_of, torch_outputs
 
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
@@ -63,6 +65,31 @@ def test_a_traced_graph_gives_the_models_logits(family: str, head: str) -> None:
     assert differ(graph_outputs(onnx_graph(model), inputs), wanted) < 5e-6
     loose = differ(graph_outputs(onnx_graph(model, int8=Int8()), inputs), wanted)
     assert 1e-5 < loose < 0.2 * max(np.abs(a).max() for a in wanted)
+
+
+@pytest.mark.parametrize(
+    ("family", "head", "steps"),
+    [
+        ("mobilebert", "token", ("share-layers", "svd:keep=0.5")),
+        pytest.param("modernbert", "mlm", ("share-layers", "svd:keep=0.5", "k-means"), marks=pytest.mark.slow),
+        pytest.param("deberta-v2", "mlm", ("tucker:keep=0.5", "int8-embeddings"), marks=pytest.mark.slow),
+        pytest.param("eurobert", "token", ("share-layers:parts=feed-forward", "kronecker"), marks=pytest.mark.slow),
+    ],
+)
+def test_compressed_modules_are_traced_as_the_matrices_they_stand_for(
+    family: str, head: str, steps: tuple[str, ...]
+) -> None:
+    """And are stored once where they stand in several layers, or are tied: as many numbers as before they shrank."""
+    made, numbers = model_of(family, head), 0
+    for step in steps:
+        made = step_of(step).build().apply(made, resources(family, head, frozenset()))
+        if step.startswith("share-layers"):
+            numbers = sum(p.numel() for p in made.parameters())
+    numbers = numbers or sum(p.numel() for p in model_of(family, head).parameters())
+    graph, inputs = onnx_graph(made), inputs_of(family)
+    assert differ(graph_outputs(graph, inputs), torch_outputs(made, inputs)) < 5e-6
+    stored = sum(numpy_helper.to_array(one).size for one in graph.graph.initializer if one.data_type == 1)
+    assert stored <= numbers + 64  # scales, epsilons
 
 
 def test_a_layer_has_twelve_operators_and_no_batch_or_length_of_its_own() -> None:

@@ -1,10 +1,12 @@
 """`affinage compress --budget` end to end on a tiny model: the plan, its model, the frontier; what is refused."""
 
+from html import unescape
 from pathlib import Path
 
 import pytest
 
 import affinage.workflows.compress_search as workflow
+from affinage.cli.app import run
 from affinage.compression.plan import Plan
 from affinage.compression.search import Effort
 from affinage.compression.space import NONE, Slots
@@ -44,7 +46,7 @@ def test_a_budget_gives_a_plan_its_model_and_the_frontier(model: Path, data: Pat
     out, again = tmp_path / "out", tmp_path / "again"
     asked = {"base": BASE, "task": "sentiment", "data": data, "quiet": True}
     with pytest.raises(CheckFailed, match="was not reached by any of 2 plans") as caught:
-        compress_to_budget(model, budget="latency<=0.0001x, size<=0.9x", out=out, effort=Effort(4, 2), **asked)
+        compress_to_budget(model, budget="latency<=0.15x, size<=0.9x", out=out, effort=Effort(4, 2), **asked)
     assert "Nearest: " in str(caught.value) and "size 0." in str(caught.value) and "latency" in str(caught.value)
     nearest = Plan.load(tmp_path / "out.partial" / "nearest.yaml")
     tried = sorted((tmp_path / "out.partial" / "tried").iterdir())
@@ -72,6 +74,16 @@ def test_a_budget_gives_a_plan_its_model_and_the_frontier(model: Path, data: Pat
     compress(model, plan=plan, out=again, task="sentiment", data=data, quiet=True)
     assert (out / COMPRESSED).read_bytes() == (again / COMPRESSED).read_bytes()
 
+    # `affinage report` draws what was tried: every variant a row of the sortable table and a point.
+    page = tmp_path / "page"
+    assert run(["report", str(out), "--out", str(page)]) == 0
+    read = Report.from_json((page / "report.json").read_text(encoding="utf-8"))
+    assert read.variants == report.variants
+    html = (page / "report.html").read_text(encoding="utf-8")
+    table = html.partition('<table class="sortable">')[2].partition("</table>")[0]
+    assert table.count("<tr") == 1 + len(report.variants)
+    assert all(one.name in unescape(table) for one in report.variants) and "Frontier: sentiment" in html
+
 
 def test_text_will_do_for_a_masked_language_model(tmp_path: Path) -> None:
     model, corpus = save_tiny(tmp_path / "model", "bert", "mlm"), write_corpus(tmp_path / "texts", lines=400)
@@ -91,10 +103,15 @@ def test_what_cannot_be_searched_is_said_first(model: Path, data: Path, tmp_path
         compress_to_budget(model, budget="size<=2x", base=BASE, out=out, task="sentiment", data=data)
     with pytest.raises(InputError, match="the database of the search cannot be used"):
         compress_to_budget(model, budget="size<=0.5x", base=BASE, out=out, task="sentiment", data=data, storage="no")
-    with pytest.raises(InputError, match="cannot be reached: the smallest of"):
-        compress_to_budget(
-            model, budget="size<=1kB", base=BASE, out=out, task="sentiment", data=data, effort=Effort(2, 1)
-        )
+    for budget, nearest in (
+        ("size<=1kB", r"0\.\d\d MB \(0\.\d+x\)"),
+        ("latency<=0.01x", r"an estimated latency of [\d.]+ ms \(0\.\d+x\)"),
+        ("memory<=1MB", r"\d+ MB in memory \([\d.]+x\)"),
+    ):
+        with pytest.raises(InputError, match=rf"cannot be reached: the nearest of 2 plans, .* has {nearest}; nothing"):
+            compress_to_budget(
+                model, budget=budget, base=BASE, out=out, task="sentiment", data=data, effort=Effort(2, 1)
+            )
     assert sorted(tmp_path.rglob("*")) == before
 
 

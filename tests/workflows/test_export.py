@@ -97,6 +97,44 @@ def test_the_verb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert not list(tmp_path.glob("other*"))
 
 
+@pytest.mark.parametrize(
+    ("steps", "int8", "apart"),
+    [
+        (("svd:keep=0.5",), "none", 1e-4),
+        (("share-layers", "k-means"), "none", 1e-4),
+        (("svd:keep=0.5,parts=linears", "int8"), "dynamic", 0.1),
+    ],
+)
+def test_the_verb_takes_what_compress_wrote(
+    steps: tuple[str, ...], int8: str, apart: float, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As it is stored: shared weights once, packed ones packed."""
+    wide = {"hidden_size": 64, "intermediate_size": 128}
+    model = tuned_teacher(tmp_path, "sentiment", **wide, affinage_task="sentiment")
+    small, graph = tmp_path / "small", tmp_path / "graph"
+    assert run(["compress", str(model), *(f"--with={step}" for step in steps), "--out", str(small), "--quiet"]) == 0
+    capsys.readouterr()
+    assert run(["export", str(small), "--out", str(graph), "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["int8"] == json.loads((graph / "config.json").read_text())["int8"] == int8
+    assert shown["largest_difference"] < apart and shown["agreement"] >= 0.95
+    stored = (small / "compressed.safetensors").stat().st_size
+    assert shown["size_bytes"] < stored + 60_000 < (model / "model.safetensors").stat().st_size
+    texts = list(SENTENCES)
+    ours, theirs = (affinage.load(folder).predict(texts) for folder in (graph, small))
+    assert [one["label"] for one in ours] == [one["label"] for one in theirs]
+    np.testing.assert_allclose([one["score"] for one in ours], [one["score"] for one in theirs], atol=apart)
+
+
+@pytest.mark.slow
+def test_integers_in_a_traced_graph_are_said_to_be_floats(tmp_path: Path) -> None:
+    model = tuned_teacher(tmp_path, "sentiment", "modernbert", affinage_task="sentiment")
+    affinage.compress(model, plan=affinage.Plan.of({"steps": ["int8"]}), out=tmp_path / "small", quiet=True)
+    made = affinage.export(tmp_path / "small", out=tmp_path / "graph")
+    assert made.int8 == "none" and made.agreement >= 0.95
+    assert affinage.export(tmp_path / "small", out=tmp_path / "int8", int8="dynamic").int8 == "dynamic"
+
+
 @pytest.mark.parametrize(("kind", "task"), [("static", "sentiment"), ("static", "ner"), ("dynamic", "ner")])
 @pytest.mark.parametrize("target", ["x86-vnni", "x86"])
 def test_int8_answers_are_near_and_a_quarter_of_the_size(kind: Any, task: str, target: Any, tmp_path: Path) -> None:

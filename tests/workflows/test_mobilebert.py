@@ -124,7 +124,8 @@ def test_operations_are_those_of_every_matrix() -> None:
     student, _ = make_student(teacher_of(), SPEC)
     # in 16 -> 8 twice, q and k 8 x 8, v 16 x 8, out 8 x 8, two networks 8 -> 20 -> 8, back 8 -> 16
     matrices = 2 * (16 * 8) + 2 * 64 + 128 + 64 + 2 * (2 * 160) + 128
-    assert footprint(student, length=10).flops == 2 * (2 * 10 * matrices + 4 * 100 * 8)
+    # and, before the layers, three neighbouring embeddings of 4 side by side -> 16
+    assert footprint(student, length=10).flops == 2 * (2 * 10 * matrices + 4 * 100 * 8) + 2 * 10 * 3 * 4 * 16
 
 
 @pytest.mark.parametrize(

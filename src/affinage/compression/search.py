@@ -6,30 +6,17 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from affinage.compression.budget import Budget
+from affinage.compression.estimates import SLACK, Glance, refuse_unreachable, worst_share
 from affinage.compression.plan import Plan
 from affinage.compression.space import Slots, plan_of, starts
-from affinage.compression.studies import ended, give_up, open_studies, others_like, wait_for
+from affinage.compression.studies import draws, give_up, open_studies, others_like, wait_for
 from affinage.errors import InputError
 from affinage.report.frontier import Variant
 
 log = logging.getLogger(__name__)
 
-SLACK = 1.15
-"""by how much an estimate may be above a limit and the plan still be tried in full: it is measured there"""
 _DRAWS = 6
 """draws for each plan that is looked at, at most: some choices do not go together"""
-
-
-@dataclass(frozen=True)
-class Glance:
-    """What is known of a plan without recovery training, scoring and timing."""
-
-    size_bytes: int
-    parameters: int
-    work: float
-    """estimated latency as a share of the uncompressed model's: operations, integer ones counted for what they take"""
-    loss: float
-    """mean over calibration rows"""
 
 
 @dataclass(frozen=True)
@@ -81,7 +68,7 @@ class Search:
         self._slots, self._base, self._means, self._alone = slots, base, means, alone
         self._budget = budget
         self._seen: dict[str, tuple[Plan, Glance]] = {}
-        self._read = 0
+        self._read: set[int] = set()
         self._known = {
             sha256: glance
             for study in others_like(self._looked, f"{name} looked at,")
@@ -93,14 +80,14 @@ class Search:
                 give_up(study)
 
     def run(self, effort: Effort, *, uncompressed: Mapping[str, float], seed: int) -> Found:
-        """Look, choose, try. `uncompressed`: size in bytes.
+        """Look, choose, try. `uncompressed`: size and memory in bytes, latency in ms.
 
-        Raises: InputError where no plan that was looked at is small enough: the nearest is named.
+        Raises: InputError where no plan that was looked at comes near the budget: the nearest is named.
         """
         budget = self._budget
         self._look(budget, effort, uncompressed, seed)
-        chosen = self._chosen(budget, effort, uncompressed)
         self._refuse_unreachable(budget, uncompressed)
+        chosen = self._chosen(budget, effort, uncompressed)
         while self._ask_for(chosen):
             self._try()
         results = self._results()
@@ -116,16 +103,15 @@ class Search:
 
         def objective(trial: Trial) -> float:
             found = self._glance(trial)
-            trial.set_constraint("budget", _worst(budget, found, uncompressed) - 1)
+            trial.set_constraint("budget", worst_share(budget, found, uncompressed) - 1)
             return found.loss
 
         for _ in range(_DRAWS * effort.tries):
-            done = ended(self._looked)
             if len(self._glances()) >= effort.tries:
                 break
             self._ask_for_starts()
-            # One seed a draw: a run that was killed draws on as if it had not been.
-            self._looked.sampler = TPESampler(seed=(seed * 100_003 + done) % 2**32)
+            # One seed a draw: a run that was killed draws on as if it had not been, and workers draw unlike plans.
+            self._looked.sampler = TPESampler(seed=(seed * 100_003 + draws(self._looked)) % 2**32)
             self._looked.optimize(objective, n_trials=1)
         if not self._alone:
             wait_for(self._looked)
@@ -148,7 +134,9 @@ class Search:
                 raise InputError("it does nothing")
             if plan.sha256 in self._glances():
                 raise InputError("it was looked at already")
-            found = self._known.get(plan.sha256) or self._means.glance(plan)
+            found = self._known.get(plan.sha256)
+            if found is None or (found.memory_bytes is None and self._budget.asks_for("memory")):
+                found = self._means.glance(plan)
         except InputError as error:
             trial.set_user_attr("refused", str(error))
             raise TrialPruned from None
@@ -158,10 +146,10 @@ class Search:
         return found
 
     def _glances(self) -> dict[str, tuple[Plan, Glance]]:
-        for trial in self._looked.get_trials(deepcopy=False)[self._read :]:
-            if not trial.state.is_finished():
-                break  # what is after it is read when it has ended
-            self._read += 1
+        for trial in self._looked.get_trials(deepcopy=False):
+            if trial.number in self._read or not trial.state.is_finished():
+                continue  # whoever is at it may be slow, or dead
+            self._read.add(trial.number)
             if "glance" in trial.user_attrs:
                 plan = Plan.of(trial.user_attrs["plan"])
                 self._seen.setdefault(plan.sha256, (plan, Glance(**trial.user_attrs["glance"])))
@@ -173,7 +161,7 @@ class Search:
         """Three quarters: of the least loss within the budget, as far as one can tell. The rest: of the least loss at
         ever lower cost, for the frontier. Where few are within, the nearest.
         """
-        known = [(plan, glance, _worst(budget, glance, uncompressed)) for plan, glance in self._glances().values()]
+        known = [(plan, glance, worst_share(budget, glance, uncompressed)) for plan, glance in self._glances().values()]
         known.sort(key=lambda one: (one[1].loss, one[0].sha256))
         within = [plan for plan, _, worst in known if worst <= SLACK]
         best: list[Plan] = within[: max(1, effort.finalists * 3 // 4)]
@@ -191,17 +179,7 @@ class Search:
         if not known:
             said = {t.user_attrs.get("refused") for t in self._looked.get_trials(deepcopy=False)} - {None}
             raise InputError("no method of the search fits this model:\n  " + "\n  ".join(sorted(map(str, said))[:5]))
-        size = next((limit for limit in budget.costs if limit.name == "size"), None)
-        if size is None:
-            return
-        plan, smallest = min(known, key=lambda pair: pair[1].size_bytes)
-        if size.share(smallest.size_bytes, uncompressed["size"]) > 1:
-            share = smallest.size_bytes / uncompressed["size"]
-            raise InputError(
-                f"budget '{budget}' cannot be reached: the smallest of {len(known)} plans, {plan.title}, has "
-                f"{smallest.size_bytes / 1e6:,.2f} MB ({share:.3f}x); nothing was trained. Ask for less, or name steps "
-                "yourself with --plan"
-            )
+        refuse_unreachable(budget, known, uncompressed)
 
     # -- trying --------------------------------------------------------------------------------------------------------
 
@@ -269,15 +247,3 @@ def _glances(study: Any) -> dict[str, tuple[Plan, Glance]]:
             plan = Plan.of(trial.user_attrs["plan"])
             found.setdefault(plan.sha256, (plan, Glance(**trial.user_attrs["glance"])))
     return found
-
-
-def _worst(budget: Budget, glance: Glance, uncompressed: Mapping[str, float]) -> float:
-    """The largest share of a limit that the plan takes, as far as a glance tells; latency allows for the estimate."""
-    shares = budget.shares({"size": glance.size_bytes}, uncompressed)
-    latency = next((limit for limit in budget.costs if limit.name == "latency"), None)
-    if latency is not None:
-        share = latency.share(glance.work, 1.0) if latency.relative else 0.0
-        if not latency.relative and "latency" in uncompressed:
-            share = latency.share(glance.work * uncompressed["latency"], uncompressed["latency"])
-        shares["latency"] = share
-    return max(shares.values(), default=0.0)

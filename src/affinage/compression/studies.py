@@ -15,6 +15,8 @@ _BEAT, _STALE = 60, 600
 """seconds: how often a worker says that it lives, and after how long a silent one's plan is given to another"""
 _WAIT = 2.0
 """seconds between two looks at what other workers have done"""
+_OPENINGS = 2
+"""times that a database is tried again: of two workers that make its tables at the same moment one fails"""
 _TIMEOUT = 60
 """seconds that SQLite waits for another's lock"""
 
@@ -43,17 +45,24 @@ def open_studies(
     how: dict[str, Any] = {"timeout": _TIMEOUT, **({"factory": _Journalled} if alone else {})}
     more = {"connect_args": how} if url.startswith("sqlite") else None
     beat: dict[str, Any] = {} if alone else {"heartbeat_interval": _BEAT, "grace_period": _STALE}
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # heartbeats
-            storage = RDBStorage(url, engine_kwargs=more, **beat)
-        return [
-            optuna.create_study(storage=storage, study_name=name, direction=way, load_if_exists=True)
-            for name, way in wanted
-        ]
-    except Exception as error:  # of SQLAlchemy or a driver: they share no class
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"the database of the search cannot be used: {reason}") from None
+    left = 0 if alone else _OPENINGS
+    while True:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # heartbeats
+                storage = RDBStorage(url, engine_kwargs=more, **beat)
+            if more and not alone:
+                _one_at_a_time(storage.engine)
+            return [
+                optuna.create_study(storage=storage, study_name=name, direction=way, load_if_exists=True)
+                for name, way in wanted
+            ]
+        except Exception as error:  # of SQLAlchemy or a driver: they share no class
+            if left == 0:
+                reason = str(error).strip().splitlines()[0]
+                raise InputError(f"the database of the search cannot be used: {reason}") from None
+        left -= 1
+        time.sleep(_WAIT / 2)
 
 
 def others_like(study: "Study", prefix: str) -> "list[Study]":
@@ -65,17 +74,20 @@ def others_like(study: "Study", prefix: str) -> "list[Study]":
     return [optuna.load_study(study_name=name, storage=storage) for name in names]
 
 
-def ended(study: "Study") -> int:
-    """Trials that came to an end, refused ones included; what a dead worker left is none."""
-    return sum(trial.state.name in ("COMPLETE", "PRUNED") for trial in study.get_trials(deepcopy=False))
+def draws(study: "Study") -> int:
+    """Trials that ended, refused ones included, or are under way; what a dead worker left, until it is given up."""
+    return sum(trial.state.name in ("COMPLETE", "PRUNED", "RUNNING") for trial in study.get_trials(deepcopy=False))
 
 
 def wait_for(study: "Study") -> None:
     """Until nobody is at it. Whoever is silent for long is given up."""
+    from optuna.exceptions import ExperimentalWarning
     from optuna.storages import fail_stale_trials
 
     while any(trial.state.name == "RUNNING" for trial in study.get_trials(deepcopy=False)):
-        fail_stale_trials(study)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            fail_stale_trials(study)
         time.sleep(_WAIT)
 
 
@@ -86,6 +98,23 @@ def give_up(study: "Study") -> None:
     for trial in study.get_trials(deepcopy=False):
         if trial.state == TrialState.RUNNING:
             study.tell(trial.number, state=TrialState.FAIL)
+
+
+def _one_at_a_time(engine: Any) -> None:
+    """SQLite's transactions with the lock from their beginning: else two workers read that a trial waits, and both
+    take it, for SQLite knows no SELECT … FOR UPDATE.
+    """
+    from sqlalchemy import event
+
+    def connected(connection: sqlite3.Connection, _: object) -> None:
+        connection.isolation_level = None  # Python begins none by itself then
+
+    def began(connection: Any) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    event.listen(engine, "connect", connected)
+    event.listen(engine, "begin", began)
+    engine.dispose()  # what is open was opened before
 
 
 class _Journalled(sqlite3.Connection):

@@ -10,8 +10,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from affinage.evaluation.weight_files import stored_as, stored_bytes
-from affinage.models.layout import layout_of, position_offset, widths_of
-from affinage.models.modules.base import Compressed
+from affinage.models.layout import depth_of, layout_of, position_offset, widths_of
+from affinage.models.modules.base import Compressed, multiply_adds
 from affinage.models.storage import held_tensors
 from affinage.report.report import ModelEntry
 
@@ -52,30 +52,20 @@ class Footprint(BaseModel):
 def footprint(model: PreTrainedModel, *, length: int = 128, folder: str | Path | None = None) -> Footprint:
     """Count a model; it may live on the meta device. `folder` is where its weights lie, if they do."""
     config = model.config
-    layout = layout_of(config)
     parts = _counted(model)
-    total = sum(parts.values())
-    layers, width = int(getattr(config, layout.num_hidden_layers)), int(config.hidden_size)
-    inner = widths_of(config)["intermediate_size"]
-    maps = inner * 3 // 2 if layout.gated else inner  # a gate is a third map of this size
-    flops = encoder_flops(layers, width, maps, length)
-    if layout.whole:  # heads, neurons or ranks may have been cut, layer by layer
-        flops = _flops_of(model, length)
-    if layout.model_type == "mobilebert":  # bottlenecks and several feed-forward networks a layer: every matrix counts
-        matrices = sum(p.numel() for name, p in model.named_parameters() if p.dim() == 2 and _part(name) == "encoder")
-        flops = 2 * length * matrices + 4 * layers * length**2 * int(config.true_hidden_size)
+    widths = widths_of(config)
     return Footprint(
         architecture=type(model).__name__,
-        layers=layers,
-        hidden_size=width,
-        heads=int(config.num_attention_heads),
-        intermediate_size=inner,
+        layers=depth_of(config),
+        hidden_size=widths["hidden_size"],
+        heads=widths["num_attention_heads"],
+        intermediate_size=widths["intermediate_size"],
         vocab_size=int(config.vocab_size),
         max_length=int(config.max_position_embeddings) - position_offset(config),
-        parameters=total,
+        parameters=sum(parts.values()),
         size_bytes=stored_bytes(folder) or tensor_bytes(model),
         stored_as=stored_as(folder),
-        flops=flops,
+        flops=encoder_flops(model, length),
         length=length,
         **parts,
     )
@@ -116,13 +106,28 @@ def tensor_bytes(model: PreTrainedModel) -> int:
     return sum(tensor.nbytes for tensor in held_tensors(model).values())
 
 
-def encoder_flops(layers: int, width: int, inner: int, length: int) -> int:
-    """Operations of the encoder's matrix products for `length` tokens.
+def encoder_flops(model: PreTrainedModel, length: int) -> int:
+    """Operations for a text of `length` tokens from its ids to the last hidden states; a multiply-add is two.
 
-    Per layer and token: 2 (4 d^2 + 2 d E) for the six linear maps and 2 (2 n d) for scores and their use, with width d,
-    intermediate size E and n tokens. Norms, softmax and activations, below one per cent, are left out.
+    Counted are the linear maps as they are, compressed ones as they compute, a layer that stands twice twice; and
+    products of queries with keys, and of what comes of that with values. Norms, softmax and activations, below one per
+    cent, are left out, and so is what relative positions add to scores.
     """
-    return layers * length * (2 * (4 * width * width + 2 * width * inner) + 4 * length * width)
+    layout = layout_of(model.config)
+    base = model if model.base_model is model else model.get_submodule(layout.base)
+    paths = (path.removeprefix(f"{layout.base}.") for path in (layout.layers, *layout.more_layers))
+    lists = [_listed(base.get_submodule(path)) for path in paths]
+    first, *others = lists
+    if layout.shares_layers:  # as ALBERT does: groups of neighbouring layers
+        depth = depth_of(model.config)
+        first = [first[i * len(first) // depth] for i in range(depth)]
+    joint = 3 if layout.query == layout.key else 1  # one map gives queries, keys and values
+    maps, scores = _around(base, {id(layer) for one in lists for layer in one}), 0
+    for layer in first:
+        query: Any = layer.get_submodule(layout.query)
+        maps, scores = maps + multiply_adds(layer), scores + int(query.out_features) // joint
+    maps += sum(multiply_adds(part) for one in others for part in one)
+    return 2 * length * maps + 4 * length**2 * scores
 
 
 def equation_9(*, layers: int, width: int, inner: int, vocabulary: int, positions: int) -> int:
@@ -151,24 +156,17 @@ def _counted(model: PreTrainedModel) -> dict[str, int]:
     return parts
 
 
-def _flops_of(model: PreTrainedModel, length: int) -> int:
-    """As `encoder_flops`, of the linear maps as they are: a layer that stands twice works twice."""
-    layout = layout_of(model.config)
-    within = model.base_model is model  # without a head, where paths have no such beginning
-    layers = model.get_submodule(layout.layers.removeprefix(f"{layout.base}.") if within else layout.layers)
+def _listed(layers: nn.Module) -> list[nn.Module]:
     assert isinstance(layers, nn.ModuleList)
-    total = 0
-    for layer in layers:
-        maps = 0
-        for module in layer.modules():
-            if isinstance(module, nn.Linear):
-                maps += module.in_features * module.out_features
-            elif isinstance(module, Compressed) and not any(isinstance(m, nn.Linear) for m in module.modules()):
-                sizes: Any = module
-                maps += int(sizes.in_features) * int(sizes.out_features)
-        width: Any = layer.get_submodule(layout.query).out_features
-        total += 2 * length * maps + 4 * length**2 * int(width)
-    return total
+    return list(layers)  # `children` names what stands twice once
+
+
+def _around(module: nn.Module, layers: set[int]) -> int:
+    """Multiply-adds of one token in what is neither a layer nor the pooler: factored tables, maps beside them."""
+    if isinstance(module, Compressed | nn.Linear):
+        return multiply_adds(module)
+    parts = [part for name, part in module.named_children() if name != "pooler" and id(part) not in layers]
+    return sum(_around(part, layers) for part in parts)
 
 
 def _part(name: str) -> str:

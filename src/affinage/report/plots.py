@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from textwrap import fill
 from typing import Any
 
 import matplotlib
@@ -33,6 +34,8 @@ _VARIABLES = {
 }
 """colour while it is drawn -> the page's own"""
 _MARKERS = "osD^vP"
+_NAME = 28
+"""characters of a name beside a bar; a longer one, of a model made by several steps, goes on below"""
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 10,
@@ -63,8 +66,9 @@ def score_bars(report: Report) -> list[Plot]:
     for task, metric in main_metrics(report).items():
         group = [s for s in report.scores if (s.task, s.metric) == (task, metric)]
         group.sort(key=lambda s: order.get(s.model, -1))
-        names = [s.model if is_system(report, s) else s.model.replace(" of ", "\nof ") for s in group]
-        with drawing(3.8, 0.7 + 0.48 * len(group), f"scores-{task}") as (axes, finished):
+        names = [fill(s.model, _NAME) if is_system(report, s) else s.model.replace(" of ", "\nof ") for s in group]
+        row_height = max(0.48, 0.18 * max(1 + name.count("\n") for name in names))
+        with drawing(3.8, 0.7 + row_height * len(group), f"scores-{task}") as (axes, finished):
             for row, score in enumerate(group):
                 _bar(axes, row, score, SERIES[order[score.model] % len(SERIES)] if is_system(report, score) else FLOOR)
             axes.set_yticks(range(len(group)), names)

@@ -16,10 +16,11 @@ import torch
 
 from affinage.compression.base import Resources
 from affinage.compression.budget import Budget
+from affinage.compression.estimates import Glance
 from affinage.compression.plan import Plan
 from affinage.compression.rehearsal import without_training
 from affinage.compression.run import State, check_plan, run_plan
-from affinage.compression.search import Effort, Found, Glance, Means, Search, best_within
+from affinage.compression.search import Effort, Found, Means, Search, best_within
 from affinage.compression.space import slots_for
 from affinage.compression.studies import check_extra
 from affinage.errors import CheckFailed, InputError
@@ -27,6 +28,7 @@ from affinage.evaluation.footprint import footprint, tensor_bytes
 from affinage.report.frontier import Variant
 from affinage.report.ledger import LedgerEntry
 from affinage.report.report import Report
+from affinage.runtime.onnx.parts import is_built
 from affinage.runtime.side_by_side import in_one_engine, timed
 from affinage.training.run_folder import RunFolder, refuse_existing
 from affinage.workflows.compress import write_compressed
@@ -65,8 +67,8 @@ def compress_to_budget(
     which any number of workers, each with an `out` of its own, share one search; None: a file in the working folder.
     What was interrupted goes on where it was; a run with another budget or effort uses what the unfinished one tried.
 
-    Raises: InputError before any long work for whatever cannot be used, and after looking at plans where none is small
-    enough; CheckFailed where none that was tried meets the budget: the nearest is named and what was tried is kept.
+    Raises: InputError before any long work for whatever cannot be used, and after looking at plans where none comes
+    near the budget; CheckFailed where none that was tried meets it: the nearest is named and what was tried is kept.
     """
     began = time.perf_counter()
     check_extra()
@@ -80,15 +82,15 @@ def compress_to_budget(
         )
     identity = given.identity(base) | {"verb": "compress --budget"}
     folder = RunFolder.open(Path(out), identity=identity, overwrite=overwrite)
-    means = _Means(given, base, folder, quiet=quiet)
+    means = _Means(given, base, folder, limits, quiet=quiet)
     url = storage or f"sqlite:///{(folder.partial / DATABASE).absolute()}"
     name = _name(identity)
     slots = slots_for(layers=footprint(given.start.model).layers, given=means.shared.given, texts=bool(given.files))
     try:
         search = Search(url, name, budget=limits, slots=slots, base=base, means=means.callables, alone=storage is None)
         uncompressed = means.uncompressed
-        sizes = {"size": float(uncompressed.size_bytes), "latency": float(uncompressed.latency_ms or 0)}
-        found = search.run(effort or Effort(), uncompressed=sizes, seed=base.seed)
+        theirs = _figures(uncompressed, uncompressed)
+        found = search.run(effort or Effort(), uncompressed=theirs, seed=base.seed)
     except InputError:
         if not (folder.partial / "tried").is_dir():
             shutil.rmtree(folder.partial, ignore_errors=True)
@@ -131,6 +133,7 @@ class _Means:
     given: Given
     base: Plan
     folder: RunFolder
+    limits: Budget
     quiet: bool
     _resources: dict[str, Resources] = field(default_factory=dict)
     _first: Variant | None = None
@@ -164,10 +167,8 @@ class _Means:
         return self._first
 
     def glance(self, plan: Plan) -> Glance:
-        """The plan's steps without training: counted, and its loss on calibration rows."""
-        return self._glance(without_training(plan, plan.checked(), self.start, self.resources))
-
-    def _glance(self, state: State) -> Glance:
+        """The plan's steps without training: counted, the loss on calibration rows, memory where that is limited."""
+        state = without_training(plan, plan.checked(), self.start, self.resources)
         counted, whole = footprint(state.model), footprint(self.start.model)
         found = self.resources(state)
         assert found.loss is not None and found.calibration
@@ -178,7 +179,12 @@ class _Means:
             parameters=counted.parameters,
             work=counted.flops / whole.flops * (INTEGER_WORK if _integer(state) else 1.0),
             loss=sum(losses) / len(losses),
+            memory_bytes=self._peak_of(state) if self.limits.asks_for("memory") else None,
         )
+
+    def _peak_of(self, state: State) -> int:
+        (alone,) = in_one_engine([state.model], [state.tokenizer])
+        return alone.peak_memory_bytes()
 
     def tried(self, plan: Plan) -> Variant:
         """The plan run in full; what it made lies in a folder of its own until the search has ended."""
@@ -234,7 +240,9 @@ class _Means:
 
 
 def _integer(state: State) -> bool:
-    return any(str(getattr(m, "kind", "")) in ("int8-linear", "int8-static-linear") for m in state.model.modules())
+    """Whether its graph multiplies integers; one that is traced does not."""
+    kinds = {getattr(module, "kind", "") for module in state.model.modules()}
+    return is_built(state.model) and bool(kinds & {"int8-linear", "int8-static-linear"})
 
 
 def _figures(one: Variant, uncompressed: Variant) -> dict[str, float]:

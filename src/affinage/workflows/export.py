@@ -124,7 +124,8 @@ def export(
     else:
         as_int8 = None if int8 == "none" else Int8(bits=7 if target == "x86" else 8)
         graph = onnx_graph(network, int8=as_int8, pooling=mode, pairs=form == "openvino")
-    integers = int8 if int8 != "none" else integers_in(network)
+    own = integers_in(network)
+    integers = int8 if int8 != "none" else own if is_built(network) else "none"  # traced, they go in as floats
     reference = TorchEngine(network, pad_id=facts.pad_id, mask_id=facts.mask_id, pooling=mode)
     identity = {"verb": "export", "model": weights_fingerprint(model), "int8": int8, "target": target, "form": form}
     folder = RunFolder.open(out, identity=identity, overwrite=overwrite)
@@ -142,7 +143,7 @@ def export(
         else:
             engine = OnnxEngine(path, pad_id=facts.pad_id, mask_id=facts.mask_id)
         parity = compare(engine, reference, rows, kind)
-        check(parity, int8=integers != "none", least_agreement=least_agreement)
+        check(parity, int8={integers, own} != {"none"}, least_agreement=least_agreement)
         write_tokenizer(tokenizer, aside)
         whole = OnnxConfig(
             **facts.model_dump(),

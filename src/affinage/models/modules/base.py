@@ -43,6 +43,27 @@ class Compressed(nn.Module):
         """
         return sum(tensor.numel() for tensor in self.held())
 
+    def multiply_adds(self) -> int:
+        """Of one row, or one id: those of the linear maps in it, else of the matrix that it stands for; a table's none.
+
+        A kind that computes otherwise says so here. Making the matrix of what is stored (unpacking, joining cores) is
+        not among them: it is done once for all rows, and in a graph once for all.
+        """
+        sizes: Any = self
+        parts = [part for part in self.children() if isinstance(part, Compressed | nn.Linear)]
+        if parts or not hasattr(self, "in_features"):
+            return sum(map(multiply_adds, parts))
+        return int(sizes.in_features) * int(sizes.out_features)
+
+
+def multiply_adds(module: nn.Module) -> int:
+    """Of one row through every linear map of a module, compressed ones as they compute: what lies in those, once."""
+    if isinstance(module, Compressed):
+        return module.multiply_adds()
+    if isinstance(module, nn.Linear):
+        return module.in_features * module.out_features
+    return sum(map(multiply_adds, module.children()))
+
 
 T = TypeVar("T", bound=type[Compressed])
 module_kinds: dict[str, type[Compressed]] = {}

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from affinage.models.modules.base import Compressed, Settings, register_module
+from affinage.models.modules.base import Compressed, Settings, multiply_adds, register_module
 from affinage.models.modules.low_rank import dense_of, empty, table_settings
 
 
@@ -34,6 +34,10 @@ class KroneckerLinear(Compressed):
 
     def dense(self) -> Tensor:
         return torch.einsum("rij,rpq->ipjq", self.left, self.right).reshape(self.out_features, self.in_features)
+
+    def multiply_adds(self) -> int:
+        """A product with each `right`, one with each `left`."""
+        return self.terms * self.in_features * (self.block + self.out_features // self.block)
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, in) -> (…, out)."""
@@ -65,6 +69,9 @@ class KroneckerEmbedding(Compressed):
 
     def dense(self) -> Tensor:
         return self._spread(dense_of(self.table))
+
+    def multiply_adds(self) -> int:
+        return self.terms * self.embedding_dim + multiply_adds(self.table)
 
     def forward(self, ids: Tensor) -> Tensor:
         """(…) int64 -> (…, H)."""

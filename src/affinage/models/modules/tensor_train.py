@@ -81,6 +81,11 @@ class TensorTrainEmbedding(_Train):
     def dense(self) -> Tensor:
         return self._whole()[: self.num_embeddings]
 
+    def multiply_adds(self) -> int:
+        """Of one slice after another: (columns so far, r) by (r, n·r')."""
+        sizes = zip(self.columns[1:], self.ranks, (*self.ranks[1:], 1), strict=True)
+        return sum(prod(self.columns[:i]) * r * n * after for i, (n, r, after) in enumerate(sizes, 1))
+
     def forward(self, ids: Tensor) -> Tensor:
         """(…) int64 -> (…, H)."""
         flat, below = ids.reshape(-1), prod(self.rows)

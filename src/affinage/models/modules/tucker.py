@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from affinage.models.modules.base import Compressed, Settings, register_module
+from affinage.models.modules.base import Compressed, Settings, multiply_adds, register_module
 from affinage.models.modules.low_rank import dense_of, empty, table_settings
 
 
@@ -66,6 +66,9 @@ class TuckerEmbedding(Compressed):
 
     def dense(self) -> Tensor:
         return dense_of(self.table) @ self._up()
+
+    def multiply_adds(self) -> int:
+        return self.ranks[0] * self.embedding_dim + multiply_adds(self.table)
 
     def forward(self, ids: Tensor) -> Tensor:
         """(…) int64 -> (…, H)."""

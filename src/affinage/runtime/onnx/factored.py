@@ -31,13 +31,18 @@ def _low_rank_projection(out: Emission, x: str, module: Any) -> str:
 
 
 def _kronecker_linear(out: Emission, x: str, module: Any) -> Value:
-    """Each term is left · x · rightᵀ, with x (…, in) as (M, 1, in / block, block)."""
-    g, block = out.graph, module.block
-    lead = g.op("Shape", x, end=-1)
-    cut = g.op("Reshape", x, g.constant([-1, 1, module.in_features // block, block]))
-    right = g.weight(module.right, "t", lambda terms: terms.transpose(0, 2, 1))
-    terms = g.op("MatMul", g.weight(module.left), g.op("MatMul", cut, right))
-    whole = g.op("ReduceSum", terms, g.constant([1]), keepdims=0)
+    """As in torch: a product with all right factors, one with all left ones, whose rows are tokens times `block`.
+
+    Term by term, left · x · rightᵀ, would be products of `block` columns, many times slower.
+    """
+    g, block, terms = out.graph, module.block, module.terms
+    pieces, lead = module.in_features // block, g.op("Shape", x, end=-1)
+    right = g.weight(module.right, "t", lambda factors: factors.transpose(2, 0, 1).reshape(block, -1))
+    turned = g.op("MatMul", g.op("Reshape", x, g.constant([-1, pieces, block])), right)  # (M, pieces, terms · block)
+    apart = g.op("Reshape", turned, g.constant([-1, pieces, terms, block]))
+    side = g.op("Reshape", g.op("Transpose", apart, perm=(0, 3, 2, 1)), g.constant([-1, block, terms * pieces]))
+    left = g.weight(module.left, "t", lambda factors: factors.transpose(0, 2, 1).reshape(terms * pieces, -1))
+    whole = g.op("Transpose", g.op("MatMul", side, left), perm=(0, 2, 1))  # (M, out / block, block)
     shape = g.op("Concat", lead, g.constant([module.out_features]), axis=0)
     return Value(g.op("Reshape", whole, shape), module.bias)
 
