@@ -40,6 +40,13 @@ def test_what_is_no_step_is_said(text: str, said: str) -> None:
         step_of(text)
 
 
+def test_a_plan_takes_a_step_as_the_command_line_has_it(tmp_path: Path) -> None:
+    plan = Plan.load(written(tmp_path, "steps: ['x:keep=0.5,layers=[0, 2]', int8]"))
+    assert plan.steps == (PlanStep(method="x", params={"keep": 0.5, "layers": [0, 2]}), PlanStep(method="int8"))
+    with pytest.raises(InputError, match=r"plan '.*plan.yaml': step 'x:keep': expected NAME or NAME:KEY=VALUE"):
+        Plan.load(written(tmp_path, "steps: ['x:keep']"))
+
+
 def test_the_short_form_says_the_same_as_the_long_one(tmp_path: Path) -> None:
     short = "steps: [int8-embeddings, {prune-heads: {keep: 0.5}, recover: 3, most_lost: 0.2}, int8: {}]\nrecover: 20\n"
     short = short.replace("int8: {}]", "{int8: }]")

@@ -47,7 +47,7 @@ class PlanStep(_Part):
     @classmethod
     def _short(cls, given: Any) -> Any:
         if isinstance(given, str):
-            return {"method": given}
+            return _named(given, "step") if ":" in given else {"method": given}
         if isinstance(given, dict) and "method" not in given:
             names = [key for key in given if key not in cls.model_fields]
             if len(names) == 1:
@@ -109,6 +109,8 @@ class Plan(_Part):
         """From keys and values. Raises: InputError naming every problem of form."""
         try:
             return cls.model_validate(dict(data))
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from None
         except ValidationError as error:
             problems = (f"{'.'.join(map(legible, p['loc'])) or 'plan'}: {p['msg']}" for p in error.errors()[:20])
             raise InputError(f"{where}:\n  " + "\n  ".join(problems)) from None
@@ -147,19 +149,24 @@ class Plan(_Part):
 
 def step_of(text: str) -> PlanStep:
     """`--with NAME[:KEY=VALUE,…]` as a step. Raises: InputError where it is none."""
+    return PlanStep.model_validate(_named(text, "--with"))
+
+
+def _named(text: str, where: str) -> dict[str, Any]:
+    """Method and parameters of `NAME:KEY=VALUE,…`, which a plan may also say in a line. Raises: InputError."""
     name, _, rest = text.partition(":")
     params: dict[str, Any] = {}
     for pair in _pairs(rest):
         key, equals, value = pair.partition("=")
         if not equals or not key.strip():
-            raise InputError(f"--with '{legible(text)}': expected NAME or NAME:KEY=VALUE,…, as prune-heads:keep=0.5")
+            raise InputError(f"{where} '{legible(text)}': expected NAME or NAME:KEY=VALUE,…, as prune-heads:keep=0.5")
         try:
             params[key.strip()] = scalar(value.strip())
         except yaml.YAMLError:
-            raise InputError(f"--with '{legible(text)}': the value '{legible(value)}' is not valid YAML") from None
+            raise InputError(f"{where} '{legible(text)}': the value '{legible(value)}' is not valid YAML") from None
     if not name.strip():
-        raise InputError(f"--with '{legible(text)}': names no method; see: affinage list compressors")
-    return PlanStep(method=name.strip(), params=params)
+        raise InputError(f"{where} '{legible(text)}': names no method; see: affinage list compressors")
+    return {"method": name.strip(), "params": params}
 
 
 def trainable(built: AnyCompressor) -> bool:
