@@ -1,6 +1,6 @@
 """Shared values: each weight is the nearest of a few (k-means), each piece of a table's row one of a book's."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -39,6 +39,10 @@ class KMeans(Parts):
         if not 1 <= self.bits <= 8:
             raise ValueError(f"bits are 1 to 8, not {self.bits}")
 
+    def quick(self) -> "KMeans":
+        """With two values a matrix."""
+        return replace(self, bits=1)
+
     def apply(self, model: PreTrainedModel, resources: Resources) -> PreTrainedModel:
         def matrix(weight: Tensor) -> CodebookMatrix:
             codes, centres = cluster_numbers(weight.flatten(), 2**self.bits)
@@ -73,6 +77,10 @@ class ProductQuantizedEmbeddings:
             raise ValueError(f"width is at least 1, not {self.width}")
         if not 2 <= self.entries <= 256:
             raise ValueError(f"entries are 2 to 256, not {self.entries}")
+
+    def quick(self) -> "ProductQuantizedEmbeddings":
+        """With the smallest books."""
+        return replace(self, entries=2)
 
     def apply(self, model: PreTrainedModel, resources: Resources) -> PreTrainedModel:
         def make_table(path: str, table: nn.Embedding) -> Compressed:
