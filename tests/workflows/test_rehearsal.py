@@ -170,6 +170,6 @@ def test_the_quick_stand_in_leaves_the_same(name: str) -> None:
     )
     quick = method.quick().apply(whole, given)
     assert forms(quick, whole) == forms(made, whole)
-    if "packed" not in method.traits.leaves:  # after which no other method comes
+    if not any(form.startswith("packed") for form in method.traits.leaves):  # what is packed no other method reads
         sizes = [sum(p.numel() for p in model.state_dict().values()) for model in (quick, made)]
         assert sizes[0] == sizes[1]
