@@ -197,9 +197,13 @@ def screen(language: Language) -> Iterator[Job]:
     for task in (task for task in language.tasks if task.name in language.screened):
         for method, strengths in SCREEN.items():
             for strength in strengths:
-                name = method + "".join(f"-{part}" for part in strength.replace("=", "").split(",") if part)
                 step = f"{method}:{strength}" if strength else method
-                yield Job(language, task, "screen", name, (step,), SCREEN_STEPS, SEEDS[0])
+                yield Job(language, task, "screen", variant_name(method, strength), (step,), SCREEN_STEPS, SEEDS[0])
+
+
+def variant_name(method: str, strength: str) -> str:
+    """Of one that is screened: `prune-heads-keep0.5`."""
+    return method + "".join(f"-{part}" for part in strength.replace("=", "").split(",") if part)
 
 
 def final(language: Language) -> Iterator[Job]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import stdev
 from typing import Any
 
-from experiment import LANGUAGES, SEEDS, jobs
+from experiment import LANGUAGES, SCREEN, SEEDS, jobs, variant_name
 
 from affinage.report.sentences import within
 from affinage.report.speed import markdown
@@ -143,10 +143,43 @@ def _screen(results: Sequence[Mapping[str, Any]], language: str) -> list[str]:
     count = sum(one["language"] == language and one["stage"] == "screen" for one in results)
     if not own:
         return [f"**The screen has not been run yet**: 0 of {wanted} jobs."]
-    head = f"Screen, one seed, valid part, {count} of {wanted} jobs: indications, not results."
+    head = (
+        f"Screen, one seed, valid part, {count} of {wanted} jobs: indications, not results. Three strengths, the "
+        "mildest first."
+    )
     lost = [v for v in own if v.kept < 0.8]
     tail = [f"Lost more than a fifth: {', '.join(f'`{v.name}`' for v in lost)}."] if lost else []
-    return [head, _table(own), *tail]
+    return [head, _screen_table(own), *tail]
+
+
+def _screen_table(own: Sequence[Variant]) -> str:
+    """A method a line, its strengths beside one another; what has not been run is a dash."""
+    found = {v.name: v for v in own}
+    rows = []
+    for method, strengths in SCREEN.items():
+        variants = [found.get(variant_name(method, strength)) for strength in strengths]
+        if any(variants):
+            cells = (
+                " / ".join("–" if v is None else of(v) for v in variants)
+                for of in (
+                    lambda v: f"{100 * v.kept:.1f}",
+                    lambda v: f"{100 * v.worst:.1f}",
+                    lambda v: f"{v.faster:.1f}",
+                    lambda v: f"{v.smaller:.1f}",
+                )
+            )
+            said = " / ".join(f"`{strength}`" if strength else "as it comes" for strength in strengths)
+            rows.append((f"`{method}`", said, *cells, str(max(v.tasks for v in variants if v))))
+    columns = (
+        "method",
+        "strengths",
+        ">kept, mean %",
+        ">kept, worst task %",
+        ">times faster",
+        ">times smaller",
+        ">tasks",
+    )
+    return markdown(columns, rows)
 
 
 def _table(found: Sequence[Variant]) -> str:

@@ -64,8 +64,12 @@ def test_a_whole_one_says_which_aims_are_reached_and_what_is_nearest(page: dict[
 
 
 def test_the_screen_is_read_on_the_valid_part(page: dict[str, Any]) -> None:
-    text = page["text"]([result("svd", "qa", 0.625, stage="screen"), result("binary", "qa", 0.2, stage="screen")])
-    assert "| `svd` | 75.0 |" in text and "Lost more than a fifth: `svd`, `binary`." in text
+    found = [("binary", "qa", 0.2), ("prune-heads-keep0.75", "qa", 0.625), ("prune-heads-keep0.75", "sentiment", 0.85),
+             ("prune-heads-keep0.25", "qa", 0.45)]  # fmt: skip
+    text = page["text"]([result(*one, stage="screen") for one in found])
+    heads = "| `prune-heads` | `keep=0.75` / `keep=0.5` / `keep=0.25` | 87.5 / – / 55.6 | 75.0 / – / 55.6 |"
+    assert heads in text and "| `binary` | as it comes / `embeddings=false` |" in text and "| `svd` |" not in text
+    assert "Lost more than a fifth: `prune-heads-keep0.25`, `binary`." in text
 
 
 def test_every_method_is_screened_and_every_plan_can_run(page: dict[str, Any]) -> None:
