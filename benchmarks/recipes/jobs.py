@@ -83,7 +83,7 @@ NARROW = Shape(
     "narrow-",
     # as many heads as the teacher, for the losses that compare them
     ("student.num_hidden_layers=6", "student.hidden_size=192", "student.num_attention_heads=12",
-     "student.intermediate_size=768", "student.init=svd", "student.dropout=0"),
+     "student.intermediate_size=768", "student.layers=spread", "student.init=svd", "student.dropout=0"),
     ("tinybert-6", "task", ALONE),
     "tinybert-6",
     ("task", ALONE),

@@ -55,7 +55,8 @@ def test_embeddings_and_head_are_what_is_left(tmp_path: Path, architecture: str,
     ids = ids_of(architecture, SENTENCES[0])
     model.save_pretrained(tmp_path / "saved")
     again = load_frozen_embeddings(tmp_path / "saved", kind)
-    assert torch.equal(outputs(again, ids), outputs(model, ids))
+    assert all(torch.equal(again.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
+    torch.testing.assert_close(outputs(again, ids), outputs(model, ids))  # kernels go by how weights lie in memory
     assert torch.isfinite(outputs(model, ids)).all()
 
 

@@ -99,7 +99,7 @@ def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
 def test_a_folder_in_its_own_format(task: str, tmp_path: Path) -> None:
     model = tuned_teacher(tmp_path, task, initializer_range=0.5, affinage_task=task)
     made = affinage.export(model, out=tmp_path / "out", form="openvino")
-    assert made.agreement == 1 and made.size_bytes > 0
+    assert made.agreement > 0.999 and made.size_bytes > 0  # of random weights' labels a few lie within rounding
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"model.xml", "model.bin"} < names and "model.onnx" not in names
     texts: Any = list(SENTENCES)
