@@ -9,7 +9,7 @@ from affinage.compression.budget import Budget
 from affinage.compression.estimates import SLACK, Glance, refuse_unreachable, worst_share
 from affinage.compression.plan import Plan
 from affinage.compression.space import Slots, plan_of, starts
-from affinage.compression.studies import draws, give_up, open_studies, others_like, wait_for
+from affinage.compression.studies import draws, give_up, open_studies, others_like, say_alive, wait_for
 from affinage.errors import InputError
 from affinage.report.frontier import Variant
 
@@ -102,6 +102,8 @@ class Search:
         from optuna.trial import Trial
 
         def objective(trial: Trial) -> float:
+            if not self._alone:
+                say_alive(self._looked, trial)
             found = self._glance(trial)
             trial.set_constraint("budget", worst_share(budget, found, uncompressed) - 1)
             return found.loss
@@ -199,6 +201,8 @@ class Search:
         from optuna.trial import Trial
 
         def objective(trial: Trial) -> float:
+            if not self._alone:
+                say_alive(self._full, trial)
             told, others = trial.user_attrs, self._full.get_trials(deepcopy=False)[: trial.number]
             if "plan" not in told or any(
                 other.user_attrs.get("sha256") == told["sha256"] and other.state.name in ("RUNNING", "COMPLETE")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from affinage.errors import InputError, MissingExtra
 
 if TYPE_CHECKING:
-    from optuna import Study
+    from optuna import Study, Trial
 
 _BEAT, _STALE = 60, 600
 """seconds: how often a worker says that it lives, and after how long a silent one's plan is given to another"""
@@ -77,6 +77,11 @@ def others_like(study: "Study", prefix: str) -> "list[Study]":
 def draws(study: "Study") -> int:
     """Trials that ended, refused ones included, or are under way; what a dead worker left, until it is given up."""
     return sum(trial.state.name in ("COMPLETE", "PRUNED", "RUNNING") for trial in study.get_trials(deepcopy=False))
+
+
+def say_alive(study: "Study", trial: "Trial") -> None:
+    """At once: Optuna's thread says it some time after the trial began, and never gives up whom it did not hear."""
+    study._storage.record_heartbeat(trial._trial_id)  # type: ignore[attr-defined]
 
 
 def wait_for(study: "Study") -> None:
