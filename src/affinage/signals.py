@@ -68,6 +68,19 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Likeliest:
+    """The k highest of V logits at N positions, and all others taken together, at temperature tau."""
+
+    ids: Tensor
+    """(N, k) int64"""
+    logits: Tensor
+    """(N, k) float32"""
+    rest: Tensor
+    """(N,) float32: tau * log of the sum of exp(logit / tau) over the V - k others"""
+    temperature: float
+
+
+@dataclass(frozen=True)
 class Signals:
     """What a model exposed in one forward pass; None = nobody asked for it."""
 
@@ -81,6 +94,8 @@ class Signals:
     """(V, H): the vocabulary projection"""
     head_bias: Tensor | None = None
     """(V,): its bias"""
+    likeliest: Likeliest | None = None
+    """of the vocabulary logits at `Batch.head_positions`, in place of what makes all of them"""
     hidden_states: tuple[Tensor, ...] | None = None
     """L+1 x (B, T, H); index 0 is the embedding output"""
     last_hidden_state: Tensor | None = None

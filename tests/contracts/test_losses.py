@@ -17,6 +17,7 @@ ZERO_AT_AGREEMENT = {
     "soft_kl",
     "reverse_soft_kl",
     "soft_jensen_shannon",
+    "top_k_soft_kl",
     "cosine_distance",
     "hidden_mse",
     "attention_score_mse",

@@ -14,6 +14,7 @@ from torch.nn.functional import cross_entropy, linear
 import affinage.losses.soft_labels as soft_labels
 import affinage.losses.vocabulary as vocabulary
 from affinage.losses.base import distillation_losses
+from affinage.losses.likeliest import likeliest_suffice, packed, unpacked, width_of
 from affinage.signals import IGNORED, Batch, Signals
 
 Array = NDArray[np.float64]
@@ -29,6 +30,12 @@ def kl(p: Array, q: Array) -> float:
     return float(sum(a * np.log(a / b) for a, b in zip(p, q, strict=True)))
 
 
+def two_likeliest(shares: Array, teacher: Array) -> Array:
+    """(3,) the shares of the teacher's two highest, and of all others together."""
+    others, *best = np.split(np.argsort(teacher), [-2, -1])
+    return np.array([*(shares[i].sum() for i in best), shares[others].sum()])
+
+
 # name -> value at one token from the student's and the teacher's logits there and the temperature
 BY_HAND: dict[str, Callable[[Array, Array, float], float]] = {
     "soft_kl": lambda s, t, tau: tau**2 * kl(softmax(t / tau), softmax(s / tau)),
@@ -42,7 +49,9 @@ BY_HAND: dict[str, Callable[[Array, Array, float], float]] = {
         )
         / 2
     ),
+    "top_k_soft_kl": lambda s, t, tau: tau**2 * kl(*(two_likeliest(softmax(x / tau), t) for x in (t, s))),
 }
+TOP_K = {"top_k_soft_kl": {"top_k": 2}}
 MASKS = {"all real": [[1] * 6] * 2, "padded": [[1, 1, 1, 1, 0, 0], [1, 0, 0, 0, 0, 0]]}
 
 
@@ -92,7 +101,8 @@ def test_soft_labels(name: str, temperature: float, tokens: str, mask: str) -> N
             if counted:
                 expected += BY_HAND[name](logits_at(student, row, token), logits_at(teacher, row, token), temperature)
                 count += 1
-    found = distillation_losses.build(name, {"temperature": temperature, "tokens": tokens})(student, teacher, batch)
+    given = {"temperature": temperature, "tokens": tokens, **TOP_K.get(name, {})}
+    found = distillation_losses.build(name, given)(student, teacher, batch)
     assert found.total.item() == pytest.approx(expected, rel=2e-5)
     assert found.mean.item() == pytest.approx(expected / count, rel=2e-5)
 
@@ -141,7 +151,7 @@ def test_every_registered_loss_has_a_formula_here() -> None:
 def test_chunks_change_neither_value_nor_gradient(name: str, entries: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against the same loss by autograd through all (n, V) logits at once, with chunks of 1, 3 and all tokens."""
     monkeypatch.setattr(vocabulary, "CHUNK_ENTRIES", entries)
-    loss, batch = distillation_losses.build(name), batch_with("padded")
+    loss, batch = distillation_losses.build(name, TOP_K.get(name)), batch_with("padded")
     base, teacher = signals(1, batch), signals(2, batch)
     results = []
     for chunked in (True, False):
@@ -269,3 +279,46 @@ def test_a_head_without_bias_is_one_with_a_bias_of_zero() -> None:
     without, zero = (replace(student, head_bias=bias) for bias in (None, torch.zeros(VOCABULARY)))
     loss = distillation_losses.build("soft_kl")
     assert torch.equal(loss(without, teacher, batch).total, loss(zero, teacher, batch).total)
+
+
+@pytest.mark.parametrize("name", ["float32", "float16"])
+@pytest.mark.parametrize("top_k", [1, 3, VOCABULARY - 1])
+def test_the_likeliest_tokens_serve_as_the_teachers_head_does(top_k: int, name: str) -> None:
+    """Kept in as few bits, read back, and other tokens' shares spread over them."""
+    batch = batch_with("padded")
+    loss = distillation_losses.build("top_k_soft_kl", {"temperature": 2.0, "top_k": top_k})
+    student, teacher = signals(1, batch), signals(2, batch)
+    kept = packed(teacher, top_k, 2.0)
+    assert kept.shape == (int(batch.mask.sum()), width_of(top_k))
+    read = unpacked(kept.to(getattr(torch, name)).float(), 2.0)
+    found, online = (loss(student, of, batch).total for of in (Signals(likeliest=read), teacher))
+    torch.testing.assert_close(found, online, rtol=1e-5 if name == "float32" else 5e-3, atol=1e-5)
+    if top_k == VOCABULARY - 1:
+        whole = distillation_losses.build("soft_kl", {"temperature": 2.0})(student, teacher, batch).total
+        torch.testing.assert_close(online, whole, rtol=1e-5, atol=1e-5)
+
+
+def test_ids_of_large_vocabularies_survive_half_precision() -> None:
+    batch = batch_with("padded")
+    size = 250_002
+    teacher = replace(signals(2, batch), head_weight=drawn(3, size, WIDTH), head_bias=None)
+    kept = packed(teacher, 4, 1.0).half().float()
+    assert teacher.head_input is not None and teacher.head_weight is not None
+    assert unpacked(kept, 1.0).ids.equal(linear(teacher.head_input, teacher.head_weight).topk(4).indices)
+
+
+@pytest.mark.parametrize(
+    ("named", "expected"),
+    [
+        ([("top_k_soft_kl", {"top_k": 3}), ("mlm", {})], (3, 2.0)),
+        ([("top_k_soft_kl", {"top_k": 3}), ("top_k_soft_kl", {"top_k": 5, "tokens": "masked"})], (5, 2.0)),
+        ([("top_k_soft_kl", {"top_k": 300})], (9, 2.0)),
+        ([("top_k_soft_kl", {"top_k": 3}), ("top_k_soft_kl", {"temperature": 1.0})], None),
+        ([("top_k_soft_kl", {"top_k": 3}), ("cosine_distance", {})], None),
+        ([("soft_kl", {})], None),
+        ([("mlm", {})], None),
+    ],
+)
+def test_when_the_likeliest_tokens_suffice(named: list[tuple[str, Any]], expected: Any) -> None:
+    losses = [distillation_losses.build(name, given) for name, given in named]
+    assert likeliest_suffice(losses, vocabulary=10) == expected

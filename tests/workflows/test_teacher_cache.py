@@ -56,6 +56,25 @@ def test_the_same_student_for_half_the_teachers_passes(
         torch.testing.assert_close(found["float16"][name], plain, rtol=1e-2, atol=1e-3)
 
 
+def test_the_likeliest_tokens_alone_are_kept_where_they_suffice(
+    teacher: Path, corpus: Path, tmp_path: Path, passes: list[bool], caplog: pytest.LogCaptureFixture
+) -> None:
+    losses = "[{name: top_k_soft_kl, params: {top_k: 4, tokens: masked}, weight: 0.5}, {name: mlm}]"
+    found, teachers = {}, {}
+    with caplog.at_level(logging.INFO, "affinage"):
+        for cache in ("off", "float32", "float16"):
+            passes.clear()
+            found[cache] = run(
+                teacher, corpus, tmp_path / cache / "model", **{"teacher_cache": cache, "stages.0.losses": losses}
+            )
+            steps, teachers[cache] = passes.count(False), passes.count(True)
+    assert "the teacher's 4 likeliest tokens are kept on disk" in caplog.text
+    assert teachers["off"] - teachers["float32"] == steps / 2 > 0
+    for name, plain in found["off"].items():
+        torch.testing.assert_close(found["float32"][name], plain, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found["float16"][name], plain, rtol=1e-2, atol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [

@@ -15,6 +15,7 @@ from affinage.distillation.cache import TeacherCache
 from affinage.distillation.liger import fuse_norms_, with_liger
 from affinage.errors import InputError, LossMisfit
 from affinage.losses.base import DistillationLoss, Shape, Shaped, distillation_losses
+from affinage.losses.likeliest import likeliest_suffice, packed, unpacked
 from affinage.losses.vocabulary import VocabularyLoss, vocabulary_sums
 from affinage.models.encoder import forward_masked_lm, with_head
 from affinage.models.layout import depth_of, layout_of, widths_of
@@ -101,7 +102,7 @@ def head_of(model: PreTrainedModel) -> Head | None:
     return "regression" if regression else "classes"
 
 
-LAST = frozenset({"last_hidden_state"})
+LAST, HEAD = frozenset({"last_hidden_state"}), frozenset({"head"})
 
 
 class Objective(nn.Module):
@@ -118,7 +119,9 @@ class Objective(nn.Module):
         cache: TeacherCache | None = None,
         on: Literal["text", "task"] = "text",
     ) -> None:
-        """`cache`: of the teacher's last hidden states on the training rows, for losses that need no more of it."""
+        """`cache`: of the teacher's last hidden states on the training rows, for losses that need no more of it; where
+        its likeliest tokens suffice for them, of these.
+        """
         super().__init__()
         self.student = student
         self.names = tuple(_unique(component.name for component in components))
@@ -208,6 +211,8 @@ class Objective(nn.Module):
         if self._cache is None or places is None:
             return forward_masked_lm(teacher, batch, self._teacher_needs, few_shapes=True)
         variants, rows = places.t().tolist()
+        if (cut := likeliest_suffice(self._losses, teacher.config.vocab_size)) is not None:
+            return self._likeliest(self._cache, variants, rows, batch, *cut)
         last = self._cache.get(variants, rows)
         if last is None:
             found = forward_masked_lm(teacher, batch, LAST).last_hidden_state
@@ -216,6 +221,19 @@ class Objective(nn.Module):
         last = last.to(batch.input_ids.device)
         signals = Signals(last_hidden_state=last)
         return with_head(teacher, signals, last, batch, few_shapes=True) if "head" in self._teacher_needs else signals
+
+    def _likeliest(
+        self, cache: TeacherCache, variants: list[int], rows: list[int], batch: Batch, top_k: int, temperature: float
+    ) -> Signals:
+        """Kept at the places where the losses ask for them, which are the same whenever a row comes again."""
+        kept = cache.get(variants, rows)
+        if kept is None:
+            found = packed(forward_masked_lm(self._teacher[0], batch, HEAD, few_shapes=True), top_k, temperature)
+            whole = found.new_zeros(*batch.mask.shape, found.shape[-1])
+            whole[batch.head_positions] = found
+            kept = cache.put(variants, rows, whole)
+        kept = kept.to(batch.input_ids.device)
+        return Signals(likeliest=unpacked(kept[batch.head_positions], temperature))
 
 
 def _frozen(teacher: PreTrainedModel) -> PreTrainedModel:

@@ -64,7 +64,7 @@ def soft_jensen_shannon(student: Tensor, teacher: Tensor, temperature: float) ->
 
 
 @dataclass(frozen=True)
-class _SoftLabels(VocabularyLoss):
+class SoftLabels(VocabularyLoss):
     """A loss between vocabulary distributions, summed over tokens."""
 
     temperature: Temperature = 2.0
@@ -91,7 +91,7 @@ class _SoftLabels(VocabularyLoss):
 
 @distillation_losses.register("soft_kl", source="Hinton et al. 2015, arXiv:1503.02531; Sanh et al. 2019 (DistilBERT)")
 @dataclass(frozen=True)
-class SoftKL(_SoftLabels):
+class SoftKL(SoftLabels):
     """KL from teacher to student, tau**2 * KL(p || q), mean over tokens; 0 at agreement."""
 
     def per_token(self, student: Tensor, teacher: Tensor) -> Tensor:
@@ -116,7 +116,7 @@ class SoftKL(_SoftLabels):
 
 @distillation_losses.register("reverse_soft_kl", source="Delestre & Amar 2022, arXiv:2205.11111, eq. 10 as printed")
 @dataclass(frozen=True)
-class ReverseSoftKL(_SoftLabels):
+class ReverseSoftKL(SoftLabels):
     """KL from student to teacher, tau**2 * KL(q || p), mean over tokens; 0 at agreement."""
 
     def per_token(self, student: Tensor, teacher: Tensor) -> Tensor:
@@ -125,7 +125,7 @@ class ReverseSoftKL(_SoftLabels):
 
 @distillation_losses.register("soft_cross_entropy", source="Hinton et al. 2015, arXiv:1503.02531, section 2")
 @dataclass(frozen=True)
-class SoftCrossEntropy(_SoftLabels):
+class SoftCrossEntropy(SoftLabels):
     """Cross-entropy against the teacher's distribution: the gradient of soft_kl, but not 0 at agreement."""
 
     def per_token(self, student: Tensor, teacher: Tensor) -> Tensor:
@@ -134,7 +134,7 @@ class SoftCrossEntropy(_SoftLabels):
 
 @distillation_losses.register("soft_jensen_shannon", source="Lin 1991, IEEE Trans. Inf. Theory 37(1), equation 3.6")
 @dataclass(frozen=True)
-class SoftJensenShannon(_SoftLabels):
+class SoftJensenShannon(SoftLabels):
     """Jensen-Shannon divergence, symmetric and bounded by tau**2 * log 2; 0 at agreement."""
 
     def per_token(self, student: Tensor, teacher: Tensor) -> Tensor:

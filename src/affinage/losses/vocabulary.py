@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from affinage.losses.teacher_logits import teacher_logits
 from affinage.signals import Batch, Signals, Sum, in_blocks
 
 CHUNK_ENTRIES = 8_000_000
@@ -123,15 +124,17 @@ class _Sums(torch.autograd.Function):
         # Cast once: autocast would cast the projection again for every chunk.
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
         inputs, table = in_blocks(hidden.detach().to(dtype)), weight.detach().to(dtype)
-        theirs = _projection(teacher, dtype) if any("head" in loss.teacher_needs for loss in losses) else None
-        biases = (bias.detach().float(), None if theirs is None else theirs[2])
+        theirs = (
+            teacher_logits(teacher, weight, dtype) if any("head" in loss.teacher_needs for loss in losses) else None
+        )
+        biases = (bias.detach().float(), None if theirs is None else theirs.bias)
         with torch.autocast(kind, enabled=False):
             for start in range(0, len(hidden), step):
                 part = slice(start, start + step)
                 if not taken[:, part].any():
                     continue
                 logits = torch.mm(inputs[part], table.t())
-                others = None if theirs is None else torch.mm(theirs[0][part], theirs[1].t())
+                others = None if theirs is None else theirs.logits(part)
                 told = None if labels is None else labels[part]
                 _slope_(
                     losses,
@@ -222,15 +225,3 @@ def _biased(logits: Tensor, bias: Tensor | None) -> Tensor:
     """(n, V) float32, a new tensor."""
     assert bias is not None
     return logits.to(torch.float32, copy=True).add_(bias)
-
-
-def _projection(signals: Signals, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """What makes vocabulary logits: head inputs (N, H), projection (V, H); its bias (V,) in float32."""
-    if signals.head_input is None or signals.head_weight is None:
-        raise ValueError("a loss needs the teacher's head_input and head_weight")
-    table, bias = signals.head_weight, signals.head_bias
-    return (
-        in_blocks(signals.head_input.to(dtype)),
-        table.to(dtype),
-        table.new_zeros(len(table)) if bias is None else bias.float(),
-    )

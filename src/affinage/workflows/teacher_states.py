@@ -11,9 +11,10 @@ from transformers import PreTrainedModel
 
 from affinage.data.rows import PackedRows
 from affinage.distillation.cache import TeacherCache
-from affinage.distillation.objective import LAST
+from affinage.distillation.objective import LAST, build_losses
 from affinage.errors import InputError
 from affinage.losses.base import DistillationLoss
+from affinage.losses.likeliest import likeliest_suffice, width_of
 from affinage.models.layout import widths_of
 from affinage.recipe import Stage
 from affinage.training.arguments import total_steps
@@ -64,15 +65,17 @@ def teacher_cache(
             variants,
         )
     made_of = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    cut = likeliest_suffice(build_losses(stage.losses, teacher=True), teacher.config.vocab_size)
     with state.main_process_first():
         cache = TeacherCache(
             folder,
             variants=variants,
             rows=len(rows),
             tokens=rows.row_length,
-            width=widths_of(teacher.config)["hidden_size"],
+            width=widths_of(teacher.config)["hidden_size"] if cut is None else width_of(cut[0]),
             dtype=stage.teacher_cache,
             made_of=made_of,
         )
-    log.info("the teacher's states are kept on disk, %.2f GB while the run lasts", cache.size_bytes / 1e9)
+    what = "last hidden states" if cut is None else f"{cut[0]} likeliest tokens"
+    log.info("the teacher's %s are kept on disk, %.2f GB while the run lasts", what, cache.size_bytes / 1e9)
     return cache
