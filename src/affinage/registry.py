@@ -68,9 +68,15 @@ class Registry(Generic[T]):
         try:
             return TypeAdapter(component).validate_python(dict(params or {}))
         except ValidationError as error:
-            problems = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors())
+            problems = "; ".join(_said(p["loc"], p["msg"]) for p in error.errors())
             raise InputError(f"{self.kind} '{name}': {problems}") from None
 
     def entries(self) -> list[Entry[T]]:
         """Every entry, sorted by name."""
         return [self._entries[name] for name in sorted(self._entries)]
+
+
+def _said(place: tuple[int | str, ...], message: str) -> str:
+    """A problem of a field, or of several together."""
+    where = ".".join(map(str, place))
+    return f"{where}: {message}" if where else message.removeprefix("Value error, ")

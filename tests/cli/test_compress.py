@@ -64,6 +64,19 @@ def test_what_cannot_run_is_said_and_leaves_nothing(place: Path, command: Comman
     assert "give both --task and --data" in command(*model, "--with", "int8", "--task", "sentiment", code=2)
     assert "no such folder" in command("compress", "./none", "--with", "int8", "--out", "out", code=2)
     assert "keep" in command(*model, "--with", "prune-heads:keep=1.5", code=2)
+    assert "--set training.x: the value '[' is not valid YAML" in command(
+        *model, "--with", "int8", "--set", "training.x=[", code=2
+    )
+    assert "--tries: of a search" in command(*model, "--with", "int8", "--tries", "4", code=2)
+    assert "--recipe and --set: of recovery" in command(
+        *model, "--with", "int8", "--recipe", "nonsense", "--set", "training.seed=1", code=2
+    )
+    assert "--column: of a task's rows" in command(*model, "--with", "int8", "--column", "text=review", code=2)
+    (place / "corpus.txt").write_text("some text\n" * 50)
+    before = sorted(place.rglob("*"))
+    assert "text serves a masked language model alone" in command(
+        *model, "--with", "activation-svd", "--corpus", "corpus.txt", code=2
+    )
     twice = ("--with", "drop-layers:keep=2", "--with", "prune-n-m:n=4", "--with", "prune-gradual:start=0.9")
     said = command(*model, *twice, code=2)
     assert "step 2: prune-n-m: n=4 of m=4" in said and "step 3: gradual pruning: start=0.9" in said
@@ -89,7 +102,7 @@ def test_a_budget_is_read_before_anything_else(place: Path, command: Command, mo
     assert "name a task and its rows" in command(*model, "size<=0.5x", code=2)
     assert "say what to do, once" in command(*model, "size<=0.5x", "--with", "int8", code=2)
     assert "--most-lost is of a plan" in command(*model, "size<=0.5x", "--most-lost", "0.1", code=2)
-    assert "goes with --budget" in command(
+    assert "--storage: of a search" in command(
         "compress", "tuned", "--out", "out", "--with", "int8", "--storage", "x", code=2
     )
     monkeypatch.setitem(sys.modules, "optuna", None)

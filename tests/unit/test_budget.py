@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from affinage.compression.budget import Budget
+from affinage.compression.budget import Budget, more_is_lost
 from affinage.errors import InputError
 
 
@@ -75,3 +75,15 @@ def test_every_problem_is_named_at_once() -> None:
     with pytest.raises(InputError) as caught:
         Budget.parse("latency<0.5x, sise<=1MB, drop<=3")
     assert len(str(caught.value).splitlines()) == 4
+
+
+@pytest.mark.parametrize("rows", [100, 200, 500, 1000])
+def test_losing_exactly_what_is_allowed_is_within_it(rows: int) -> None:
+    """Though the difference of two shares of so many rows is seldom 0.01 to the last bit."""
+    budget = Budget.parse("size<=0.5x, drop<=1pt")
+    for right in range(rows // 2, rows + 1):
+        before, after = right / rows, (right - rows // 100) / rows
+        assert budget.shares({"drop": after}, {"drop": before})["drop"] <= 1
+        assert not more_is_lost(before - after, 0.01)
+        assert more_is_lost(before - after + 1 / rows, 0.01)
+        assert budget.shares({"drop": after - 1 / rows}, {"drop": before})["drop"] > 1

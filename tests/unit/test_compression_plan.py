@@ -33,6 +33,10 @@ def test_a_step_reads_as_on_the_command_line() -> None:
         ("x:keep", "expected NAME or NAME:KEY=VALUE"),
         ("x:=3", "expected NAME or NAME:KEY=VALUE"),
         ("x:a={", "is not valid YAML"),
+        ("x:keep=0.5,keep=0.3", "'keep' stands there twice"),
+        ("svd:keep=nan", "--with 'svd:keep=nan':\n  steps.0.*finite"),
+        ("svd:rank=2020-01-01", "steps.0.params.rank"),
+        ("svd:rank={1: 2}", "steps.0.params.rank"),
     ],
 )
 def test_what_is_no_step_is_said(text: str, said: str) -> None:
@@ -152,3 +156,26 @@ def test_the_ledger_is_read_as_a_table() -> None:
         "3 steps",
         "undone",
     )
+
+
+def test_settings_given_beside_a_plan_replace_its_own_one_by_one(tmp_path: Path) -> None:
+    path = written(tmp_path, "steps: [int8]\nsettings: {training.learning_rate: 3e-5, training.batch_size: 8}\n")
+    found = Plan.load(path, {"settings": {"training.batch_size": 4}, "seed": 3})
+    assert found.settings == {"training.learning_rate": "3e-5", "training.batch_size": 4} and found.seed == 3
+
+
+@pytest.mark.parametrize("steps", ["[3]", "[{svd: {keep: .nan}}]"])
+def test_a_step_that_is_none_is_not_said_to_be_missing(tmp_path: Path, steps: str) -> None:
+    with pytest.raises(InputError, match=r"steps\.0") as refused:
+        Plan.load(written(tmp_path, f"steps: {steps}"))
+    assert "at least 1 item" not in str(refused.value)
+
+
+def test_a_short_step_takes_no_value_but_its_parameters(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="valid dictionary"):
+        Plan.load(written(tmp_path, "steps: [{int8: false}]"))
+
+
+def test_bits_out_of_range_are_said_as_a_sentence() -> None:
+    with pytest.raises(InputError, match="step 1: compressor 'k-means': bits are 1 to 8"):
+        Plan.of({"steps": ["k-means:bits=9"]}).checked()

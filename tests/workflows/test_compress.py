@@ -11,10 +11,12 @@ from torch import nn
 from transformers import PreTrainedModel
 
 import affinage
-from affinage.compression.base import Resources, Traits, compressors
+from affinage.compression.base import Resources, Traits, compressors, may_follow
+from affinage.compression.forms import check_forms, forms_of
 from affinage.compression.plan import Plan, step_of
 from affinage.compression.run import State
 from affinage.errors import InputError
+from affinage.evaluation.footprint import tensor_bytes
 from affinage.models.checkpoint import load_tokenizer
 from affinage.models.layout import layout_of
 from affinage.models.modules.base import module_kinds
@@ -30,6 +32,7 @@ from affinage.workflows.evaluate import evaluate
 from affinage.workflows.finetune import finetune
 from affinage.workflows.inspect import inspect
 from affinage.workflows.systems import gather
+from affinage.workflows.task_run import TaskRun
 from compressed_kinds import TwoMaps
 from tiny import save_tiny
 from tiny_data import STEPS, write_corpus, write_task
@@ -278,6 +281,36 @@ def test_what_cannot_run_is_refused_and_leaves_nothing(
     assert not (tmp_path / "out").exists() and not (tmp_path / "out.partial").exists()
 
 
+@pytest.mark.parametrize("first", ["int8", "k-means", "share-layers", "prune-heads", "prune-magnitude", "svd:keep=0.5"])
+def test_a_compressed_model_takes_only_steps_that_take_its_weights(
+    model: Path, data: Path, tmp_path: Path, first: str
+) -> None:
+    """As they do within one plan."""
+    made, given = tmp_path / "made", {"task": "sentiment", "data": data, "quiet": True}
+    compress(model, plan=plan(first), out=made, **given)  # type: ignore[arg-type]
+    forms = forms_of(affinage.load_model(made))
+    assert forms and forms.keys() <= step_of(first).build().traits.leaves
+    for name in ("albert", "prune-gradual", "int8", "prune-magnitude", "k-means", "int8-embeddings"):
+        then, out = plan(name), tmp_path / "out"
+        if may_follow(step_of(first).build().traits, step_of(name).build().traits):
+            check_forms(then, [step_of(name).build()], affinage.load_model(made))
+            continue
+        with pytest.raises(InputError, match=r"which is compressed already, has some|happens during training"):
+            compress(made, plan=then, out=out, **given)  # type: ignore[arg-type]
+        assert not out.exists() and not (tmp_path / "out.partial").exists()
+
+
+def test_a_model_that_is_stored_in_half_precision_counts_as_it_is_stored(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = save_tiny(tmp_path, "bert", "sequence")
+    half = affinage.load_model(model).half()
+    half.save_pretrained(model)
+    report = compress(model, plan=plan("t-halve"), out=tmp_path / "out", quiet=True)
+    assert report.ledger[0].size_bytes == tensor_bytes(half) < report.ledger[1].size_bytes
+    assert "is stored in fp16; what no step packs is stored in fp32, twice as large" in caplog.text
+
+
 def test_a_model_that_is_not_tuned_for_the_task_is_refused(tmp_path: Path, data: Path) -> None:
     model = save_tiny(tmp_path, "bert")
     with pytest.raises(InputError, match="not fine-tuned for task 'sentiment'"):
@@ -298,4 +331,20 @@ def test_the_teacher_reads_a_trimmed_vocabulary(model: Path, data: Path, tmp_pat
     assert all(theirs[piece] == rows[number] for piece, number in ours.items())
     values = {s.model: s.value for s in report.scores if (s.split, s.metric) == ("valid", "accuracy")}
     assert set(values) == {"compressed", "uncompressed"}
-    assert values["uncompressed"] == report.ledger[0].score  # its trimmed copy answers as it did
+
+
+def test_the_model_as_it_was_is_scored_with_its_own_vocabulary(
+    model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not with that of what was trimmed, in which words are lost."""
+    seen = set()
+    plain = TaskRun.evaluate
+
+    def watched(self: TaskRun, network: PreTrainedModel, *given: Any, name: str, **more: Any) -> Any:
+        seen.add((name, len(self.tokenizer), network.config.vocab_size))
+        return plain(self, network, *given, name=name, **more)
+
+    monkeypatch.setattr(TaskRun, "evaluate", watched)
+    compress(model, plan=plan("trim-vocabulary"), task="sentiment", data=data, out=tmp_path / "out", quiet=True)
+    before, after = (len(load_tokenizer(folder)) for folder in (model, tmp_path / "out"))
+    assert seen == {("student", after, after), ("teacher", before, before)}

@@ -13,6 +13,7 @@ from affinage.compression.space import NONE, Slots
 from affinage.errors import CheckFailed, InputError
 from affinage.models.storage import COMPRESSED
 from affinage.report.report import Report
+from affinage.workflows.compress import compress
 from affinage.workflows.compress_search import DATABASE, compress_to_budget
 from tiny import save_tiny
 from tiny_data import write_corpus, write_task
@@ -112,7 +113,20 @@ def test_what_cannot_be_searched_is_said_first(model: Path, data: Path, tmp_path
             compress_to_budget(
                 model, budget=budget, base=BASE, out=out, task="sentiment", data=data, effort=Effort(2, 1)
             )
-    assert sorted(tmp_path.rglob("*")) == before
+    kept = {path.name for path in tmp_path.rglob("*") if path not in before}
+    assert "search.sqlite" in kept and not out.exists()  # what was looked at serves the next budget
+    assert not {"tried", "model.safetensors"} & kept
+
+
+def test_a_model_that_is_compressed_already_is_searched_by_what_still_fits(
+    data: Path, model: Path, tmp_path: Path
+) -> None:
+    packed = tmp_path / "packed"
+    compress(model, plan=Plan.of({"steps": ["int8"]}), out=packed, quiet=True)
+    with pytest.raises(InputError, match="no method of the search fits this model"):
+        compress_to_budget(packed, budget="size<=0.9x", base=BASE, out=tmp_path / "a", task="sentiment", data=data,
+                           effort=Effort(2, 1))  # fmt: skip
+    assert not (tmp_path / "a.partial").exists()
 
 
 def test_workers_of_one_search_may_have_their_files_in_other_places() -> None:

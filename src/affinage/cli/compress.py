@@ -7,7 +7,7 @@ import typer
 
 from affinage.cli.options import Columns, Json, Model, Out, Overwrite, Quiet, Settings, columns_of
 from affinage.cli.results import show_report
-from affinage.errors import InputError
+from affinage.errors import InputError, legible
 
 
 def compress(
@@ -30,11 +30,15 @@ def compress(
         typer.Option("--budget", metavar="LIMITS", help='Search a plan: "latency<=0.5x, size<=20MB, drop<=1pt".'),
     ] = None,
     tries: Annotated[
-        int, typer.Option("--tries", metavar="N", min=1, help="Of a budget: plans that are looked at without training.")
-    ] = 48,
+        int | None,
+        typer.Option(
+            "--tries", metavar="N", min=1, help="Of a budget: plans that are looked at without training. Default: 48."
+        ),
+    ] = None,
     finalists: Annotated[
-        int, typer.Option("--finalists", metavar="N", min=1, help="Of these: recovered, measured and scored.")
-    ] = 8,
+        int | None,
+        typer.Option("--finalists", metavar="N", min=1, help="Of these: recovered, measured and scored. Default: 8."),
+    ] = None,
     storage: Annotated[
         str | None,
         typer.Option("--storage", metavar="URL", help="Database by which workers share a search. Default: a file."),
@@ -97,7 +101,6 @@ def compress(
     """
     from affinage.compression.plan import Plan, step_of
     from affinage.recipe import parse_overrides
-    from affinage.strict_yaml import scalar
     from affinage.workflows.compress import compress as run
 
     if sum((plan is not None, bool(steps), budget is not None)) != 1:
@@ -110,8 +113,17 @@ def compress(
         "most_lost": most_lost,
         "calibration": calibration,
         "seed": seed,
-        "settings": {key: scalar(value) for key, value in parse_overrides(settings or ()).items()} or None,
+        "settings": {key: _value(key, value) for key, value in parse_overrides(settings or ()).items()} or None,
     }
+    training = [f"--{key}" for key in ("recipe", "set") if asked["settings" if key == "set" else key] is not None]
+    if training and not (task or data or corpus):
+        raise InputError(
+            f"{' and '.join(training)}: of recovery, and there is nothing to train on; name a task and its rows with "
+            "--task and --data, or text with --corpus, or leave it out"
+        )
+    if columns and data is None:
+        raise InputError("--column: of a task's rows, and there are none; give --task and --data too, or leave it out")
+    search = {"tries": tries, "finalists": finalists}
     changes = {key: value for key, value in asked.items() if value is not None}
     given: dict[str, Any] = {
         "out": out,
@@ -132,15 +144,27 @@ def compress(
             raise InputError('--most-lost is of a plan\'s steps; with a budget say it there: "…, drop<=1pt"')
         limits = Budget.parse(budget)
         base = Plan.of({"steps": ["int8"], "recover": 300, **changes}, where="the options")
-        effort = Effort(tries=tries, finalists=finalists)
+        effort = Effort(**{key: value for key, value in search.items() if value is not None})
         report = compress_to_budget(model, budget=limits, base=base, effort=effort, storage=storage, **given)
         show_report(report, as_json=as_json, out=out, quiet=quiet)
         return
-    if storage is not None:
-        raise InputError("--storage is of a search: it goes with --budget")
+    if alone := [f"--{key}" for key, value in {**search, "storage": storage}.items() if value is not None]:
+        raise InputError(f"{', '.join(alone)}: of a search, which takes --budget; leave it out, or give a budget")
     if plan is not None:
         whole = Plan.load(plan, changes)
     else:
         whole = Plan.of({"steps": [step_of(text) for text in steps or ()], **changes}, where="the options")
     report = run(model, plan=whole, **given)
     show_report(report, as_json=as_json, out=out, quiet=quiet)
+
+
+def _value(key: str, text: str) -> Any:
+    """Of a setting. Raises: InputError where it is no YAML."""
+    from yaml import YAMLError
+
+    from affinage.strict_yaml import scalar
+
+    try:
+        return scalar(text)
+    except YAMLError:
+        raise InputError(f"--set {legible(key)}: the value '{legible(text)}' is not valid YAML") from None

@@ -23,6 +23,13 @@ _TERM = re.compile(
 _EXAMPLE = "latency<=0.5x, size<=20MB, memory<=300MB, drop<=1pt"
 
 
+def more_is_lost(lost: float, allowed: float) -> bool:
+    """Whether the difference of two scores is above what is allowed: a point of a hundred, subtracted, is a little more
+    or less than 0.01.
+    """
+    return lost > allowed + 1e-9
+
+
 @dataclass(frozen=True)
 class Limit:
     """One term: what a model may cost, or lose, at most."""
@@ -40,7 +47,8 @@ class Limit:
         if self.name == DROP:
             lost = uncompressed - value
             allowed = self.most * (abs(uncompressed) if self.relative else 1.0)
-            return max(0.0, lost) / allowed if allowed else (0.0 if lost <= 0 else math.inf)
+            share = max(0.0, lost) / allowed if allowed else (0.0 if lost <= 0 else math.inf)
+            return share if more_is_lost(lost, allowed) else min(share, 1.0)
         allowed = self.most * (uncompressed if self.relative else 1.0)
         return value / allowed
 

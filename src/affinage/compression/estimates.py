@@ -53,8 +53,8 @@ def refuse_unreachable(budget: Budget, known: Sequence[tuple[Plan, Glance]], unc
         plan, glance = nearest
         raise InputError(
             f"budget '{budget}' cannot be reached: the nearest of {len(known)} plans, {plan.title}, has "
-            f"{_figures(budget, glance, uncompressed)}; nothing was trained. Ask for less, let more plans be looked at "
-            "with --tries, or name steps yourself with --plan"
+            f"{_figures(budget, glance, uncompressed)}; nothing was trained. Ask for less or let more plans be "
+            "looked at with --tries (both go on from what was looked at), or name steps yourself with --plan"
         )
 
 

@@ -52,7 +52,7 @@ class PlanStep(_Part):
             names = [key for key in given if key not in cls.model_fields]
             if len(names) == 1:
                 rest = {key: value for key, value in given.items() if key != names[0]}
-                return {"method": names[0], "params": given[names[0]] or {}, **rest}
+                return {"method": names[0], "params": {} if (own := given[names[0]]) is None else own, **rest}
         return given
 
     @property
@@ -100,9 +100,14 @@ class Plan(_Part):
 
     @classmethod
     def load(cls, path: str | Path, changes: Mapping[str, Any] | None = None) -> Self:
-        """From a YAML file; `changes` replace keys of the plan. Raises: InputError naming every problem of form."""
-        data = _read(Path(path))
-        return cls.of({**data, **(changes or {})}, where=f"plan '{path}'")
+        """From a YAML file; `changes` replace keys of the plan, of its settings one by one.
+
+        Raises: InputError naming every problem of form.
+        """
+        data, changed = _read(Path(path)), dict(changes or {})
+        if isinstance(own := data.get("settings"), dict) and "settings" in changed:
+            changed["settings"] = {**own, **changed["settings"]}
+        return cls.of({**data, **changed}, where=f"plan '{path}'")
 
     @classmethod
     def of(cls, data: Mapping[str, Any], *, where: str = "plan") -> Self:
@@ -112,7 +117,10 @@ class Plan(_Part):
         except InputError as error:
             raise InputError(f"{where}: {error}") from None
         except ValidationError as error:
-            problems = (f"{'.'.join(map(legible, p['loc'])) or 'plan'}: {p['msg']}" for p in error.errors()[:20])
+            found = [
+                p for p in error.errors() if p["type"] != "too_short" or not p["input"]
+            ]  # else a step is the fault
+            problems = (f"{'.'.join(map(legible, p['loc'])) or 'plan'}: {p['msg']}" for p in found[:20])
             raise InputError(f"{where}:\n  " + "\n  ".join(problems)) from None
 
     def checked(self) -> list[AnyCompressor]:
@@ -149,7 +157,7 @@ class Plan(_Part):
 
 def step_of(text: str) -> PlanStep:
     """`--with NAME[:KEY=VALUE,…]` as a step. Raises: InputError where it is none."""
-    return PlanStep.model_validate(_named(text, "--with"))
+    return Plan.of({"steps": [_named(text, "--with")]}, where=f"--with '{legible(text)}'").steps[0]
 
 
 def _named(text: str, where: str) -> dict[str, Any]:
@@ -160,6 +168,8 @@ def _named(text: str, where: str) -> dict[str, Any]:
         key, equals, value = pair.partition("=")
         if not equals or not key.strip():
             raise InputError(f"{where} '{legible(text)}': expected NAME or NAME:KEY=VALUE,…, as prune-heads:keep=0.5")
+        if key.strip() in params:
+            raise InputError(f"{where} '{legible(text)}': '{legible(key.strip())}' stands there twice")
         try:
             params[key.strip()] = scalar(value.strip())
         except yaml.YAMLError:

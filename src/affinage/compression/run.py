@@ -9,6 +9,7 @@ from typing import Protocol
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from affinage.compression.base import NEEDS, ChangesTokenizer, Resources, TrainedCompressor
+from affinage.compression.budget import more_is_lost
 from affinage.compression.plan import AnyCompressor, Plan
 from affinage.errors import InputError
 from affinage.report.ledger import LedgerEntry
@@ -76,21 +77,23 @@ def check_plan(plan: Plan, ways: Ways) -> list[AnyCompressor]:
     """The plan's compressors, in order. Raises: InputError where they do not go together, or need what is not given."""
     built = plan.checked()
     problems = []
+    cure = "name a task and its rows with --task and --data, or text with --corpus"
+    if "texts" in ways.given and not ways.recovers:
+        cure = (
+            "name the task that the model is fine-tuned for and its rows with --task and --data (text serves a masked "
+            "language model alone)"
+        )
     for number, (step, made) in enumerate(zip(plan.steps, built, strict=True)):
         if lacks := sorted(made.needs & NEEDS - ways.given):
-            problems.append(
-                f"step {number + 1}, '{step.method}', needs {', '.join(lacks)}: name a task and its rows with --task "
-                "and --data, or text with --corpus"
-            )
+            problems.append(f"step {number + 1}, '{step.method}', needs {', '.join(lacks)}: {cure}")
         if plan.recovery_of(number, made) and not ways.recovers:
             problems.append(
-                f"step {number + 1}, '{step.method}', is followed by training: name a task and its rows with --task "
-                "and --data, or text with --corpus, or leave recover out"
+                f"step {number + 1}, '{step.method}', is followed by training: {cure}, or leave recover out"
             )
         if plan.allowed_loss(number) is not None and "score" not in ways.given:
             problems.append(
                 f"step {number + 1}, '{step.method}', may lose {plan.allowed_loss(number)} of the score, and there is "
-                "none: name a task and its rows with --task and --data, or text with --corpus, or leave most_lost out"
+                f"none: {cure}, or leave most_lost out"
             )
     if problems:
         raise InputError("the plan cannot run:\n  " + "\n  ".join(problems))
@@ -121,7 +124,7 @@ def run_plan(
             entry = _entry(number, step.title, ways.measured(after), began=began, recovery_steps=steps)
             allowed, standing = plan.allowed_loss(number - 1), _standing(ledger).score
             lost = 0.0 if entry.score is None or standing is None else standing - entry.score
-            if allowed is not None and lost > allowed:
+            if allowed is not None and more_is_lost(lost, allowed):
                 log.warning("step %d, '%s', loses %.4f of the score, %.4f is allowed: undone", number, step.title, lost,
                             allowed)  # fmt: skip
                 entry, after = entry.model_copy(update={"undone": True}), state

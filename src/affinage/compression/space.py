@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 
-from affinage.compression.base import compressors
+from affinage.compression.base import Form, TrainedCompressor, compressors
 from affinage.compression.plan import Plan, PlanStep, step_of, trainable
 
 NONE = "-"
@@ -11,10 +11,11 @@ Slots = Mapping[str, tuple[str, ...]]
 """slot, in the order of the steps -> its choices, each as `--with` takes it, the mildest first"""
 
 
-def slots_for(*, layers: int, given: Collection[str], texts: bool) -> Slots:
+def slots_for(*, layers: int, given: Collection[str], texts: bool, forms: Collection[Form] = ()) -> Slots:
     """The choices for a model of `layers` layers. `given`: of `NEEDS`, what the run has; what needs more is left out.
 
-    `texts`: whether there is raw text like what the model will read; vocabularies are trimmed to nothing less.
+    `texts`: whether there is raw text like what the model will read; vocabularies are trimmed to nothing less. `forms`:
+    in which its weights stand already; what does not take them is left out.
     """
     kept = sorted({max(1, round(layers * share)) for share in (0.75, 0.5, 0.34)} - {layers}, reverse=True)
     found = {
@@ -32,7 +33,7 @@ def slots_for(*, layers: int, given: Collection[str], texts: bool) -> Slots:
         "table": ["int8-embeddings", "svd:keep=0.5,parts=embeddings", "int4-embeddings", "pq-embeddings"],
         "numbers": ["int8", "int8-static", "int4", "k-means:bits=3"],
     }
-    return {slot: (NONE, *(c for c in choices if _can(c, given))) for slot, choices in found.items() if choices}
+    return {slot: (NONE, *(c for c in choices if _can(c, given, forms))) for slot, choices in found.items() if choices}
 
 
 def plan_of(choices: Mapping[str, str], slots: Slots, base: Plan) -> Plan | None:
@@ -47,8 +48,14 @@ def plan_of(choices: Mapping[str, str], slots: Slots, base: Plan) -> Plan | None
 
 
 def trained_once(base: Plan, steps: Sequence[PlanStep], *, recover: int) -> Plan:
-    """`base` with these steps, and its recovery after the last that can be trained; of none, before: not at all."""
-    last = max((i for i, step in enumerate(steps) if trainable(step.build())), default=-1)
+    """`base` with these steps, and its recovery after the last that can be trained; of none, before: not at all.
+
+    Where maps are packed and only their scales can be trained, before that, so that all of what came earlier heals.
+    """
+    built = [step.build() for step in steps]
+    can = [i for i, made in enumerate(built) if trainable(made)]
+    whole = [i for i in can if isinstance(built[i], TrainedCompressor) or "packed" not in built[i].traits.leaves]
+    last = max(whole or can, default=-1)
     dressed = [step.model_copy(update={"recover": recover if i == last else 0}) for i, step in enumerate(steps)]
     plan = base.model_copy(update={"steps": tuple(dressed), "recover": 0})
     plan.checked()
@@ -65,6 +72,6 @@ def starts(slots: Slots) -> list[dict[str, str]]:
     return [strongest, quick, *alone]
 
 
-def _can(choice: str, given: Collection[str]) -> bool:
-    step = step_of(choice)
-    return compressors.entry(step.method).component.needs <= set(given)
+def _can(choice: str, given: Collection[str], forms: Collection[Form]) -> bool:
+    method = compressors.entry(step_of(choice).method).component
+    return method.needs <= set(given) and method.traits.takes >= set(forms)

@@ -15,6 +15,15 @@ def stored_bytes(folder: str | Path | None) -> int:
     return sum(path.stat().st_size for path in _files(folder))
 
 
+def stored_tensor_bytes(folder: str | Path | None) -> int:
+    """`stored_bytes` without the files' headers."""
+    total = 0
+    for path in _files(folder):
+        with path.open("rb") as stream:
+            total += path.stat().st_size - 8 - int.from_bytes(stream.read(8), "little")
+    return total
+
+
 def stored_as(folder: str | Path | None) -> str | None:
     """`fp32`, `fp16`, `bf16`; `fp16 and fp32` where they are mixed; None where it cannot be read."""
     found: set[str] = set()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
+from affinage.compression.forms import check_forms
 from affinage.compression.plan import Plan
 from affinage.compression.rehearsal import rehearse
 from affinage.compression.run import State, check_plan, run_plan
@@ -60,6 +61,7 @@ def compress(
     steps.checked()
     given = read_given(model, plan=steps, task=task, data=data, corpus=corpus, columns=columns)
     built = check_plan(steps, given.ways(steps, RunFolder(Path(out), Path(out), overwrite=False)))
+    check_forms(steps, built, given.start.model)
     folder = RunFolder.open(Path(out), identity=given.identity(steps), overwrite=overwrite)
     ways = given.ways(steps, folder, quiet=quiet)
     try:
@@ -67,7 +69,8 @@ def compress(
             rehearse(steps, built, given.start, ways)
         state, ledger = run_plan(steps, built, given.start, ways)
     except InputError:
-        if ways.kept(1) is None:  # nothing to lose, and the corrected call would be another run
+        begun = any(ways.place(1).checkpoints.iterdir())
+        if ways.kept(1) is None and not begun:  # nothing to lose, and the corrected call would be another run
             shutil.rmtree(folder.partial, ignore_errors=True)
         raise
     told = command or f"affinage compress {model} --plan … --out {out}"
@@ -97,7 +100,7 @@ def write_compressed(
         final.config.affinage_task = final_run.task.name
         if final_run.task.no_answer:
             final_run.tune_no_answer_(final)
-        scored = _renamed(beside_teacher(final_run, final, [ways.teacher(state)]))
+        scored = _renamed(beside_teacher(final_run, final, [given.start.model], teachers_run=ways.run))
     report = Report(
         command="compress",
         models=(

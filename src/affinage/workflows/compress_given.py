@@ -1,6 +1,7 @@
 """What a compression is asked for: read, found to fit together, and how it is run."""
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,8 @@ from affinage.compression.run import State
 from affinage.data.corpus import corpus_files, fingerprints
 from affinage.data.streams import as_stream
 from affinage.errors import InputError
+from affinage.evaluation.footprint import tensor_bytes
+from affinage.evaluation.weight_files import stored_as, stored_tensor_bytes
 from affinage.models.checkpoint import (
     check_fit,
     head_kind,
@@ -27,6 +30,8 @@ from affinage.workflows.compress_ways import ModelAlone, WithTask, WithText, fit
 from affinage.workflows.evaluate import fine_tuning
 from affinage.workflows.task_run import TaskRun, read_planned_run
 from affinage.workflows.task_teachers import read_teachers
+
+log = logging.getLogger(__name__)
 
 _ON_TASK: Mapping[str, Any] = {"training.learning_rate": 5e-5}
 """of a model whose folder does not say how it was fine-tuned; else the rate of that"""
@@ -77,6 +82,7 @@ class Given:
     def ways(self, plan: Plan, folder: RunFolder, *, quiet: bool = False) -> ModelAlone:
         """With what the plan is run."""
         shared: dict[str, Any] = {"plan": plan, "start": self.start, "folder": folder, "files": self.files}
+        shared["start_bytes"] = stored_tensor_bytes(located(self.model)) or tensor_bytes(self.start.model)
         if self.run is not None:
             return WithTask(**shared, quiet=quiet, run=self.run)
         if self.recipe is not None:
@@ -120,6 +126,8 @@ def read_given(
         if corpus and head_kind(config) is None:
             recipe = _recipe(plan, "text", model)
             fit_recovery(recipe.stages[0], network, network, on="text")
+    if (stored := stored_as(located(model))) in ("fp16", "bf16"):
+        log.warning("'%s' is stored in %s; what no step packs is stored in fp32, twice as large", model, stored)
     return Given(model, State(network, tokenizer), run, recipe, files, columns or {})
 
 

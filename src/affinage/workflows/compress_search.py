@@ -17,6 +17,7 @@ import torch
 from affinage.compression.base import Resources
 from affinage.compression.budget import Budget
 from affinage.compression.estimates import Glance
+from affinage.compression.forms import forms_of
 from affinage.compression.plan import Plan
 from affinage.compression.rehearsal import without_training
 from affinage.compression.run import State, check_plan, run_plan
@@ -82,17 +83,23 @@ def compress_to_budget(
         )
     identity = given.identity(base) | {"verb": "compress --budget"}
     folder = RunFolder.open(Path(out), identity=identity, overwrite=overwrite)
+    begun = (folder.partial / DATABASE).exists()
     means = _Means(given, base, folder, limits, quiet=quiet)
     url = storage or f"sqlite:///{(folder.partial / DATABASE).absolute()}"
     name = _name(identity)
-    slots = slots_for(layers=footprint(given.start.model).layers, given=means.shared.given, texts=bool(given.files))
+    slots = slots_for(
+        layers=footprint(given.start.model).layers,
+        given=means.shared.given,
+        texts=bool(given.files),
+        forms=forms_of(given.start.model),
+    )
     try:
         search = Search(url, name, budget=limits, slots=slots, base=base, means=means.callables, alone=storage is None)
         uncompressed = means.uncompressed
         theirs = _figures(uncompressed, uncompressed)
         found = search.run(effort or Effort(), uncompressed=theirs, seed=base.seed)
     except InputError:
-        if not (folder.partial / "tried").is_dir():
+        if not (begun or means.looked):  # nothing to lose
             shutil.rmtree(folder.partial, ignore_errors=True)
         raise
     judged = _judged(found, limits, uncompressed)
@@ -138,6 +145,8 @@ class _Means:
     _resources: dict[str, Resources] = field(default_factory=dict)
     _first: Variant | None = None
     _entry: LedgerEntry | None = None
+    looked: bool = False
+    """whether any plan was looked at in this run"""
 
     def __post_init__(self) -> None:
         rows = min(self.base.calibration, _ROWS)
@@ -174,6 +183,7 @@ class _Means:
         assert found.loss is not None and found.calibration
         with torch.no_grad():
             losses = [float(found.loss(state.model.eval(), batch)) for batch in found.calibration]
+        self.looked = True
         return Glance(
             size_bytes=tensor_bytes(state.model),
             parameters=counted.parameters,
@@ -219,7 +229,7 @@ class _Means:
             name=title or "uncompressed",
             plan=title,
             parameters=footprint(state.model).parameters,
-            size_bytes=tensor_bytes(state.model),
+            size_bytes=ways.size_of(state),
             latency_ms=timing.quantile_ms(len(models) - 1, 0.5),
             engine=ours.engine,
             memory_bytes=ours.peak_memory_bytes(),

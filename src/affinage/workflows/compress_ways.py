@@ -1,6 +1,8 @@
 """With what a plan is run: the rows of a task, raw text, or the model alone; and where each step's result is kept."""
 
 import copy
+import hashlib
+import json
 import logging
 import shutil
 from collections.abc import Sequence
@@ -50,6 +52,8 @@ class ModelAlone:
     plan: Plan
     start: State
     folder: RunFolder
+    start_bytes: int
+    """of the model as it was, as it is stored: it may be in half the precision that it is computed in"""
     files: Sequence[Path | str] = ()
     """raw text"""
     quiet: bool = False
@@ -88,10 +92,14 @@ class ModelAlone:
         """Counted and timed, scored where there is data."""
         return Measured(
             parameters=footprint(state.model).parameters,
-            size_bytes=tensor_bytes(state.model),
+            size_bytes=self.size_of(state),
             latency_ms=one_text_ms(state.model),
             score=self.score(state),
         )
+
+    def size_of(self, state: State) -> int:
+        """Bytes of the state's weights."""
+        return self.start_bytes if state.model is self.start.model else tensor_bytes(state.model)
 
     def keep(self, number: int, state: State, entry: LedgerEntry) -> None:
         """Write what a step made, whole or not at all."""
@@ -231,8 +239,8 @@ class WithText(ModelAlone):
 
     def rows(self, state: State) -> CorpusRows:
         """The text in the state's vocabulary."""
-        size = len(state.tokenizer.get_vocab())
-        return corpus_rows(self.files, state.tokenizer, self.on_text, folder=self.folder.partial / f"tokens-{size}")
+        pieces = hashlib.sha256(json.dumps(state.tokenizer.get_vocab(), sort_keys=True).encode()).hexdigest()[:12]
+        return corpus_rows(self.files, state.tokenizer, self.on_text, folder=self.folder.partial / f"tokens-{pieces}")
 
     def check_recovery(self, state: State) -> None:
         fit_recovery(self.on_text, state.model, self.teacher(state), on="text")

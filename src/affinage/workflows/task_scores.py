@@ -28,8 +28,17 @@ class Beside:
     """as they are called in the scores"""
 
 
-def beside_teacher(run: TaskRun, student: PreTrainedModel, teachers: Sequence[PreTrainedModel]) -> Beside:
-    """Score them all on the valid part, and on the test part if there is one."""
+def beside_teacher(
+    run: TaskRun,
+    student: PreTrainedModel,
+    teachers: Sequence[PreTrainedModel],
+    *,
+    teachers_run: TaskRun | None = None,
+) -> Beside:
+    """Score them all on the valid part, and on the test part if there is one.
+
+    `teachers_run`: the rows as the teachers' tokenizer cuts them, where that is not the student's.
+    """
     names = ("teacher", *(f"teacher_{i}" for i in range(2, len(teachers) + 1)))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     scores: list[Score] = []
@@ -40,7 +49,8 @@ def beside_teacher(run: TaskRun, student: PreTrainedModel, teachers: Sequence[Pr
             continue
         found: dict[str, tuple[Scored, ...]] = {}
         for name, model in zip(("student", *names), (student, *teachers), strict=True):
-            result = run.evaluate(model.to(device), part, name=name, split=split)  # type: ignore[arg-type]
+            cut = run if name == "student" or teachers_run is None else teachers_run
+            result = cut.evaluate(model.to(device), part, name=name, split=split)  # type: ignore[arg-type]
             scores += result.scores
             found[name] = (_scored(run, name, split, result.examples, None),)
         simple = majority(run.data.train, part, run.data.labels)
