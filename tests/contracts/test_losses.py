@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 import affinage.losses  # noqa: F401  (registers every loss)
+from affinage.distillation.objective import fit_losses, head_of
 from affinage.errors import InputError
-from affinage.losses.base import NEEDS, distillation_losses
-from affinage.signals import IGNORED, Batch, Signals
+from affinage.losses.base import NEEDS, OfHeads, Shaped, distillation_losses
+from affinage.signals import IGNORED, Batch, Head, Signals
+from tiny import tiny_model
 
 NAMES = [entry.name for entry in distillation_losses.entries()]
 ZERO_AT_AGREEMENT = {
@@ -235,3 +237,44 @@ def test_a_value_outside_its_range_is_refused_by_name(params: dict[str, Any]) ->
 
 def test_the_list_of_divergences_names_registered_losses() -> None:
     assert set(NAMES) >= ZERO_AT_AGREEMENT
+
+
+@every_loss
+def test_a_loss_on_a_tasks_logits_says_for_which_heads(name: str) -> None:
+    loss = distillation_losses.build(name)
+    if "logits" in loss.needs:
+        assert isinstance(loss, OfHeads | Shaped)
+
+
+@every_loss
+@pytest.mark.parametrize("head", ["classes", "multi_label", "regression", "token", "span"])
+def test_logits_of_another_kind_of_task_are_refused(name: str, head: Head) -> None:
+    """With words; what is taken gives a finite sum, in which padding is nothing."""
+    loss = distillation_losses.build(name)
+    if "logits" not in loss.needs:
+        return
+    kind = {"token": "token", "span": "span"}.get(head, "sequence")
+    problem = {"multi_label": "multi_label_classification", "regression": "regression"}.get(head)
+    model = tiny_model("bert", kind, num_labels={"regression": 1, "span": 2}.get(head, 3), problem_type=problem)
+    assert head_of(model) == head
+    if head not in getattr(loss, "heads", {head}) and not isinstance(loss, Shaped):
+        with pytest.raises(InputError, match=f"loss '{name}' is on the logits of"):
+            fit_losses([loss], model, model)
+        return
+    (fitted,) = fit_losses([loss], model, model)
+    labels = {
+        "classes": torch.tensor([1, IGNORED, 2]),
+        "multi_label": torch.tensor([[1.0, 0, 1]] * ROWS),
+        "regression": torch.tensor([0.5, torch.nan, 2]),
+        "token": torch.where(a_batch().labels == IGNORED, IGNORED, 1),
+        "span": torch.tensor([[1, 1], [IGNORED, IGNORED], [0, 1]]),
+    }[head]
+    batch = replace(a_batch(), labels=labels)
+    random = torch.Generator().manual_seed(3)
+    shape = (ROWS, TOKENS, model.config.num_labels) if head in ("token", "span") else (ROWS, model.config.num_labels)
+    ours, theirs = torch.randn(shape, generator=random), torch.randn(shape, generator=random)
+    found = fitted(Signals(logits=ours), Signals(logits=theirs), batch)
+    assert found.total.isfinite() and found.count > 0
+    if head in ("token", "span"):
+        noisy = torch.where(batch.mask[..., None], ours, 50 * torch.ones_like(ours))
+        assert torch.equal(fitted(Signals(logits=noisy), Signals(logits=theirs), batch).total, found.total)

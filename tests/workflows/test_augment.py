@@ -156,6 +156,19 @@ def test_a_teacher_gives_copies_any_number_of_labels_or_a_value(model: Path, vec
         assert len(training_data(load_task(task), out).train) == len(rows)
 
 
+def test_of_one_label_that_may_be_missing_copies_get_a_list(model: Path, vec: Path, tmp_path: Path) -> None:
+    """Its head has one output, as a regression's has."""
+    rows = [{"text": sentence, "labels": ["refund"] if i % 2 else []} for i, sentence in enumerate(SENTENCES)]
+    write_rows(tmp_path / "data" / "train.jsonl", rows)
+    teacher = save_tiny(
+        tmp_path / "one", "bert", "sequence", id2label={0: "refund"}, problem_type="multi_label_classification"
+    )
+    out = tmp_path / "more"
+    augment(model, task="topics", data=tmp_path / "data", out=out, copies=1, vectors=vec, teacher=teacher, quiet=True)
+    assert all(row["labels"] in ([], ["refund"]) for row in lines(out / "train.jsonl"))
+    assert len(training_data(load_task("topics"), out).train) >= 8
+
+
 def test_a_dev_part_that_is_tested_on_stays_one(model: Path, vec: Path, tmp_path: Path) -> None:
     rows = [{"sentence1": s, "sentence2": s, "label": i / 2} for i, s in enumerate(SENTENCES)]
     data = write_rows(tmp_path / "stsb" / "train.jsonl", rows * 3).parent

@@ -100,6 +100,22 @@ def test_labels_name_the_outputs_and_the_seed_the_head(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("architecture", ["camembert", "distilbert"])
+def test_a_head_is_kept_for_its_own_labels_in_their_order(architecture: str, tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path, architecture, "sequence", id2label={0: "Négatif", 1: "positif"})
+    before = load_task_model(folder, "sequence").state_dict()
+
+    def kept(*labels: str) -> set[bool]:
+        """Of the encoder's weights whether all are kept, of the head's whether any matrix is."""
+        after = load_task_model(folder, "sequence", labels=labels, seed=5)
+        base = f"{after.base_model_prefix}."
+        assert all(t.equal(before[n]) for n, t in after.state_dict().items() if n.startswith(base))
+        return {t.equal(before[n]) for n, t in after.state_dict().items() if not n.startswith(base) and t.dim() == 2}
+
+    assert kept("négatif", "positif") == {True}
+    assert kept("positif", "négatif") == kept("chat", "chien") == {False}
+
+
 def test_another_number_of_labels_makes_another_head(tmp_path: Path) -> None:
     folder = save_tiny(tmp_path, "bert", "sequence", num_labels=5)
     model = load_task_model(folder, "sequence", labels=("non", "oui"))

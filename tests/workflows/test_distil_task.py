@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, TrainerCallback
+from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, TrainerCallback
 
 from affinage.errors import DataError, InputError
 from affinage.recipe import Recipe
@@ -16,7 +16,7 @@ from affinage.workflows.distil_task import distil_task
 from affinage.workflows.evaluate import evaluate
 from affinage.workflows.systems import gather
 from tiny import SENTENCES, save_tiny
-from tiny_data import STEPS, same_weights, write_rows, write_task
+from tiny_data import STEPS, same_weights, write_corpus, write_rows, write_task
 from tiny_tasks import HEADS, LABELS, tuned_teacher
 
 TINYBERT = """
@@ -255,6 +255,58 @@ def test_bad_input_is_refused_before_training(tmp_path: Path, mine: Path) -> Non
     )
 
 
+def test_words_are_found_by_name_in_whatever_order_the_teacher_has_them(tmp_path: Path) -> None:
+    """A tag for what begins within an entity may be missing, too: no row has one."""
+    ner = write_task(tmp_path / "ner", "ner")
+    lines = [line for part in ("train", "valid", "test") for line in (ner / f"{part}.jsonl").read_text().splitlines()]
+    seen = {tag for line in lines for tag in json.loads(line)["tags"]}
+    names = [*sorted(seen - {"O"}, reverse=True), "O"]
+    teacher = tuned_teacher(tmp_path, "ner", id2label=dict(enumerate(names)))
+    report = run(teacher, "ner", ner, tmp_path / "out", overrides={"training.max_steps": "2"}, recipe="task")
+    student = AutoModelForTokenClassification.from_pretrained(tmp_path / "out")
+    assert list(student.config.id2label.values()) == names
+    held = evaluate(tmp_path / "out", data=ner).scores
+    assert [s.value for s in held] == [s.value for s in report.scores if (s.model, s.split) == ("student", "test")]
+
+
+@pytest.mark.parametrize(
+    ("task", "loss"),
+    [("ner", "class_soft_kl"), ("rating", "class_soft_kl"), ("sentiment", "token_soft_kl"),
+     ("sentiment", "regression_hard_labels"), ("qa", "multi_label_soft_kl")],
+)  # fmt: skip
+def test_a_loss_of_another_kind_of_task_is_refused(tmp_path: Path, task: str, loss: str) -> None:
+    write_task(tmp_path / "data", task)
+    losses = {"stages.0.losses": f"[{{name: {loss}}}]"}
+    refused(tmp_path, f"loss '{loss}' is on the logits of", tuned_teacher(tmp_path, task), task=task, overrides=losses,
+            recipe="task")  # fmt: skip
+
+
+def test_one_baseline_stands_on_the_page(tmp_path: Path) -> None:
+    """What is commonest in the training rows, there as where the two are compared."""
+    rows = [{"text": f"{SENTENCES[i % 10]} {i}", "label": int(i % 3 > 0)} for i in range(30)]
+    for part, label in (("train", 1), ("valid", 1), ("test", 0)):
+        write_rows(
+            tmp_path / "data" / f"{part}.jsonl",
+            [*rows[:12], *({"text": f"{part} {i}", "label": label} for i in range(20))],
+        )
+    overrides = {"guards.bad_teacher": "off", "training.max_steps": "2"}
+    report = run(
+        tuned_teacher(tmp_path, "sentiment"), "sentiment", tmp_path / "data", tmp_path / "out", overrides=overrides
+    )
+    said = {s.split: s.baseline for s in report.scores if s.metric == "accuracy"}
+    assert said == {"valid": 28 / 32, "test": 8 / 32}
+    assert report.comparisons[0].baseline == said["test"]
+
+
+def test_text_for_a_recipe_that_reads_none_is_refused(tmp_path: Path) -> None:
+    write_task(tmp_path / "data", "sentiment")
+    texts = write_corpus(tmp_path / "corpus")
+    teacher = tuned_teacher(tmp_path, "sentiment")
+    refused(
+        tmp_path, "leave --corpus out, or name a recipe with stages on both", teacher, corpus=[texts], recipe="task"
+    )
+
+
 def test_a_teacher_whose_head_was_never_tuned_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """It says the same of every text, or nothing that goes with the labels."""
     data = write_task(tmp_path / "data", "sentiment")
@@ -278,6 +330,19 @@ def test_unlabelled_text_that_cannot_be_used(tmp_path: Path) -> None:
     rows = write_rows(tmp_path / "more.jsonl", [{"premise": "Une phrase.", "hypothesis": " "}])
     with pytest.raises(DataError, match=r"more\.jsonl:1: 'hypothesis' is blank"):
         run(teacher, "nli", data, tmp_path / "out", unlabelled=rows)
+
+
+def test_unlabelled_rows_may_keep_the_tasks_own_names(tmp_path: Path) -> None:
+    rows = [{"avis": sentence, "label": i % 2} for i, sentence in enumerate(SENTENCES)]
+    data = tmp_path / "data"
+    for part in ("train", "valid", "test"):
+        write_rows(data / f"{part}.jsonl", rows)
+    teacher, overrides = tuned_teacher(tmp_path, "sentiment"), {"training.max_steps": "2"}
+    for name, column in (("own", "text"), ("same", "avis")):
+        more = write_rows(tmp_path / f"{name}.jsonl", [{column: sentence} for sentence in SENTENCES])
+        run(teacher, "sentiment", data, tmp_path / f"out-{name}", unlabelled=more, columns={"text": "avis"},
+            overrides=overrides)  # fmt: skip
+    assert same_weights(tmp_path / "out-own", tmp_path / "out-same")
 
 
 def test_a_general_student_goes_on(tmp_path: Path, mine: Path) -> None:

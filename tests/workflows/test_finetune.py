@@ -18,13 +18,16 @@ from transformers import (
 )
 
 from affinage.errors import DataError, InputError
+from affinage.models.checkpoint import load_model
 from affinage.report.report import Report
 from affinage.training.run_folder import RunFolder
 from affinage.workflows.evaluate import evaluate
 from affinage.workflows.finetune import finetune
 from affinage.workflows.labelled_data import hold_out, training_data
+from affinage.workflows.task_run import TaskRun
 from shared_data import DATA, needs_shared_data
 from tiny import ARCHITECTURES, SENTENCES, save_tiny
+from tiny_data import same_weights
 
 STOCK: dict[str, Any] = {
     "sentiment": AutoModelForSequenceClassification,
@@ -164,6 +167,36 @@ def test_an_interrupted_run_resumes_to_the_same_weights(tmp_path: Path, task: st
     assert [s.value for s in whole.scores] == [s.value for s in resumed.scores]
     assert whole.training.tokens == resumed.training.tokens
     assert whole.training.losses == resumed.training.losses
+
+
+@pytest.mark.parametrize("stop", [5, 8])
+def test_a_run_may_be_taken_up_from_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, stop: int
+) -> None:
+    """Its best checkpoint so far lies beside the others, however they were called: in the middle, and at the end."""
+    data, model = folder_of(tmp_path / "data", "sentiment"), save_tiny(tmp_path)
+    overrides = {"training.max_steps": "8", "training.evaluations": "4", "training.learning_rate": "0.01"}
+    before = load_model(model).get_input_embeddings().weight.detach()
+
+    def nearness(network: Any) -> dict[str, float]:  # so that the first checkpoint is the best
+        return {"accuracy": 1 / (1 + float((network.get_input_embeddings().weight.detach() - before).norm()))}
+
+    def stopped(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TaskRun, "scorer", lambda self: nearness)
+    tune(model, "sentiment", data, tmp_path / "whole", overrides=overrides)
+    (tmp_path / "sub").mkdir()
+    monkeypatch.chdir(tmp_path / "sub")
+    callbacks = [StopAfter(stop)] if stop < 8 else []
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "finish", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            tune(model, "sentiment", data, Path("cut"), overrides=overrides, callbacks=callbacks)
+    monkeypatch.chdir(tmp_path)
+    tune(model, "sentiment", data, Path("sub/cut"), overrides=overrides)
+    assert same_weights(tmp_path / "whole", tmp_path / "sub/cut")
+    assert "does not exist anymore" not in caplog.text
 
 
 def test_a_run_that_was_stopped_after_its_last_step_takes_no_other(

@@ -1,6 +1,7 @@
 """GLUE and SQuAD tasks: the published files read, dev reported on, slices said, the suite averaged, no-answer tuned."""
 
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from affinage.data.examples import SpanExample, read_examples
 from affinage.data.readers import find_parts
 from affinage.data.task import load_task, task_names
-from affinage.errors import InputError
+from affinage.errors import DataError, InputError
 from affinage.report.report import Report
 from affinage.runtime.load import load
 from affinage.workflows.evaluate import evaluate
@@ -79,6 +80,22 @@ def test_a_regression_on_pairs_end_to_end(tmp_path: Path) -> None:
     assert load(out).predict([("Le train.", "La pluie.")])[0].keys() == {"value"}
     with pytest.raises(InputError, match="expected a pair"):
         load(out).predict("Le train.")
+
+
+@pytest.mark.parametrize("hidden", [-1, None])
+def test_a_test_part_whose_labels_are_not_published_is_left_out(
+    tmp_path: Path, hidden: int | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    data, model = write_pairs(tmp_path / "stsb"), save_tiny(tmp_path, "bert")
+    texts = [{"sentence1": s, "sentence2": s} for s in SENTENCES]
+    write_rows(data / "test.jsonl", [{**row, **({} if hidden is None else {"label": hidden})} for row in texts])
+    with caplog.at_level(logging.INFO, "affinage"):
+        report = finetune(model, task="stsb", data=data, out=tmp_path / "m", overrides=STEPS, quiet=True)
+    assert {s.split for s in report.scores} == {"held-out train", "dev"}
+    assert "test.jsonl: its test part has no labels, as published; scores are of its dev part" in caplog.text
+    assert {s.split for s in evaluate(tmp_path / "m", data=data).scores} == {"dev"}
+    write_rows(data / "test.jsonl", [{**row, "label": 2.5} for row in texts[:5]])
+    assert len(training_data(load_task("stsb"), data).test) == 5
 
 
 def test_the_macro_average_of_a_suite(tmp_path: Path) -> None:
@@ -179,6 +196,9 @@ def test_a_training_set_for_squad2_is_made(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "dev.jsonl").read_bytes() == dev.read_bytes()
     with pytest.raises(InputError, match="--share 1: must lie between 0 and 1"):
         unanswerable(data, out=tmp_path / "b", share=1)
+    reviews = write_rows(tmp_path / "reviews.jsonl", [{"text": "Bon.", "label": 1}])
+    with pytest.raises(DataError, match="no column 'question', 'context', 'answers'"):
+        unanswerable(data, out=tmp_path / "b", dev=reviews)
     with pytest.raises(InputError, match="there is no such file"):
         unanswerable(data, out=tmp_path / "b", dev=tmp_path / "nothing.jsonl")
     alone = write_rows(tmp_path / "alone" / "train.jsonl", rows_of("qa", 1))

@@ -142,6 +142,8 @@ def test_fill_mask_puts_the_stock_models_best_words(architecture: str) -> None:
         ("sequence", None, "expected a text or a list of texts, got NoneType"),
         ("sequence", "a\ud800", "not valid Unicode at character 1"),
         ("sequence", "a" * 1_000_001, "at most 1,000,000"),
+        ("sequence", [{"text": "oui", "id": 3}], r'as it is or as {"text": …}; got the keys text, id'),
+        ("sequence", [{"text": " "}], "input 1: the text is empty"),
         ("pair", "oui", "expected a pair"),
         ("pair", [("oui", "")], "input 1, hypothesis: the text is empty"),
         ("span", {"question": "Qui ?"}, "expected the keys question and context, got question"),
@@ -154,6 +156,11 @@ def test_fill_mask_puts_the_stock_models_best_words(architecture: str) -> None:
 def test_inputs_that_cannot_be_used_are_refused(kind: str, inputs: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         predictor(kind).predict(inputs)
+
+
+def test_a_row_of_a_file_is_its_text() -> None:
+    one = predictor("sequence")
+    assert one.predict([{"text": "oui"}]) == one.predict(["oui"])
 
 
 def test_options_that_cannot_be_used_are_refused() -> None:

@@ -35,7 +35,11 @@ def read_unlabelled(task: Task, source: str | Path, *, columns: Mapping[str, str
     What they say of labels means nothing. Raises: InputError for a field the task does not have; DataError naming up to
     `MAX_PROBLEMS` bad rows, or where a text file cannot hold the task's examples.
     """
-    wanted = {field: column for field, column in resolve_columns(task, columns).items() if field not in _SAID}
+    own, named = resolve_columns(task), resolve_columns(task, columns)
+    wanted = {field: column for field, column in named.items() if field not in _SAID}
+    if named != own and not _is_lines(source):  # that the labelled rows' columns have other names says little of these
+        first = next(read_rows(source, columns=wanted, optional=wanted)).values
+        wanted = {field: column if field in first else own[field] for field, column in wanted.items()}
     examples = all_made(_rows(task, source, wanted), lambda row: _example(row, task))
     if not examples:
         raise DataError(f"{source}:1: is empty: no text in it")
@@ -58,8 +62,7 @@ def no_target(row: EncodedRow, head: Head, outputs: int) -> Target:
 
 
 def _rows(task: Task, source: str | Path, columns: Mapping[str, str]) -> Iterator[Row]:
-    path = Path(source)
-    if (path.with_suffix("") if is_gzip(path) else path).suffix.lower() != ".txt":
+    if not _is_lines(source):
         yield from read_rows(source, columns=columns)
         return
     if len(columns) > 1:
@@ -68,9 +71,14 @@ def _rows(task: Task, source: str | Path, columns: Mapping[str, str]) -> Iterato
             f"JSONL, CSV or another table with the columns {', '.join(columns.values())}"
         )
     (field,) = columns
-    for number, line in read_lines(path):
+    for number, line in read_lines(Path(source)):
         if line.strip():
             yield Row({field: line.split() if field == "tokens" else line.strip()}, f"{source}:{number}")
+
+
+def _is_lines(source: str | Path) -> bool:
+    path = Path(source)
+    return (path.with_suffix("") if is_gzip(path) else path).suffix.lower() == ".txt"
 
 
 def _example(row: Row, task: Task) -> Example:

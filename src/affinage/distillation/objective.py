@@ -14,7 +14,7 @@ from affinage.data.rows import to_batch
 from affinage.distillation.cache import TeacherCache
 from affinage.distillation.liger import fuse_norms_, with_liger
 from affinage.errors import InputError, LossMisfit
-from affinage.losses.base import DistillationLoss, Shape, Shaped, distillation_losses
+from affinage.losses.base import DistillationLoss, OfHeads, Shape, Shaped, distillation_losses
 from affinage.losses.likeliest import likeliest_suffice, packed, unpacked
 from affinage.losses.vocabulary import VocabularyLoss, vocabulary_sums
 from affinage.models.encoder import forward_masked_lm, with_head
@@ -56,12 +56,14 @@ def fit_losses(
 ) -> tuple[DistillationLoss, ...]:
     """The losses for these two models: those that depend on shapes are built, with fresh weights where they have any.
 
-    Raises: LossMisfit where one of them cannot compare the two.
+    Raises: LossMisfit where one of them cannot compare the two; InputError where one is of another kind of task.
     """
     if teacher is None:
         return tuple(losses)
     ours, theirs = _shape(student), _shape(teacher)
     for loss in losses:
+        if isinstance(loss, OfHeads) and not isinstance(loss, Shaped):
+            _refuse_other_head(loss, ours.head)
         if {"queries", "keys"} <= loss.needs:  # compares what attention makes of both together
             _refuse_partial_scores(loss, student, teacher)
     try:
@@ -70,13 +72,31 @@ def fit_losses(
         raise LossMisfit(str(error)) from error
 
 
+def _refuse_other_head(loss: OfHeads, head: Head | None) -> None:
+    """Raises: InputError where the task's head gives logits that the loss does not mean."""
+    if head not in loss.heads:
+        raise InputError(
+            f"loss '{_name_of(loss)}' is on the logits of {_listed(loss.heads)}, and this task's are of "
+            f"{_listed({head} if head else ())}; task_soft_kl and task_labels are what every task has"
+        )
+
+
+def _name_of(loss: object) -> str:
+    return next(e.name for e in distillation_losses.entries() if e.component is type(loss))
+
+
+def _listed(heads: Iterable[Head]) -> str:
+    names = {"classes": "classes", "multi_label": "several labels", "regression": "a value", "token": "tags", "span":
+             "spans"}  # fmt: skip
+    return " or ".join(sorted(names[head] for head in heads)) or "no kind"
+
+
 def _refuse_partial_scores(loss: DistillationLoss, *models: PreTrainedModel) -> None:
     """Raises: LossMisfit where the products of queries and keys are not all that a model's attention compares."""
     for model in models:
         if why := layout_of(model.config).more_in_scores:
-            name = next(e.name for e in distillation_losses.entries() if e.component is type(loss))
             raise LossMisfit(
-                f"loss '{name}' compares attention scores as products of queries and keys; in a "
+                f"loss '{_name_of(loss)}' compares attention scores as products of queries and keys; in a "
                 f"'{model.config.model_type}' {why}. Take losses that compare hidden states, or queries, keys and "
                 "values each among themselves, as in recipe 'minilmv2'"
             )

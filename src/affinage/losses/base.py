@@ -46,6 +46,13 @@ class Shape:
 
 
 @runtime_checkable
+class OfHeads(Protocol):
+    """A loss on a task's logits that has a meaning for some heads only."""
+
+    heads: ClassVar[frozenset[Head]]
+
+
+@runtime_checkable
 class Shaped(Protocol):
     """A loss that depends on the shapes of the two models, or has weights of its own."""
 

@@ -14,7 +14,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
 from affinage.losses.base import distillation_losses
 from affinage.losses.soft_labels import Temperature, soft_cross_entropy, soft_kl
-from affinage.signals import IGNORED, Batch, Signals, Sum
+from affinage.signals import IGNORED, Batch, Head, Signals, Sum
 
 _NEVER = -1e30
 """Logit of a token that cannot be the answer: its probability is 0 at any temperature, and 0 times it is 0."""
@@ -77,6 +77,8 @@ class _Rows:
 class ClassSoftKL(_Rows):
     """KL from the teacher's classes to the student's, tau**2 * KL(p || q), mean over rows; 0 at agreement."""
 
+    heads: ClassVar[frozenset[Head]] = frozenset({"classes"})
+
     temperature: Temperature = 2.0
 
     def per_row(self, student: Tensor, teacher: Tensor) -> Tensor:
@@ -89,6 +91,8 @@ class ClassSoftKL(_Rows):
 @dataclass(frozen=True)
 class ClassSoftCrossEntropy(_Rows):
     """Cross-entropy against the teacher's classes: the gradient of class_soft_kl, but not 0 at agreement."""
+
+    heads: ClassVar[frozenset[Head]] = frozenset({"classes"})
 
     temperature: Temperature = 1.0
 
@@ -104,6 +108,8 @@ class ClassSoftCrossEntropy(_Rows):
 class ClassSoftCrossEntropyAsReleased(_Rows):
     """class_soft_cross_entropy as TinyBERT's code has it: averaged over classes too, and without tau**2."""
 
+    heads: ClassVar[frozenset[Head]] = frozenset({"classes"})
+
     temperature: Temperature = 1.0
 
     def per_row(self, student: Tensor, teacher: Tensor) -> Tensor:
@@ -115,6 +121,8 @@ class ClassSoftCrossEntropyAsReleased(_Rows):
 @dataclass(frozen=True)
 class MultiLabelSoftKL(_Rows):
     """KL from the teacher's yes or no to the student's, mean over labels and rows; 0 at agreement."""
+
+    heads: ClassVar[frozenset[Head]] = frozenset({"multi_label"})
 
     temperature: Temperature = 2.0
 
@@ -129,6 +137,8 @@ class MultiLabelSoftKL(_Rows):
 class MultiLabelSoftCrossEntropy(_Rows):
     """Binary cross-entropy against the teacher's sigmoids: the gradient of multi_label_soft_kl, not 0 at agreement."""
 
+    heads: ClassVar[frozenset[Head]] = frozenset({"multi_label"})
+
     temperature: Temperature = 1.0
 
     def per_row(self, student: Tensor, teacher: Tensor) -> Tensor:
@@ -138,7 +148,9 @@ class MultiLabelSoftCrossEntropy(_Rows):
 @distillation_losses.register("regression_mse", source="Ba & Caruana 2014, arXiv:1312.6184, equation 1")
 @dataclass(frozen=True)
 class RegressionMSE(_Rows):
-    """Squared distance from the teacher's value, mean over rows; 0 where they are the same."""
+    """Squared distance from the teacher's value, mean over rows; 0 where they are equal. Of several logits the mean."""
+
+    heads: ClassVar[frozenset[Head]] = frozenset({"classes", "multi_label", "regression"})
 
     def per_row(self, student: Tensor, teacher: Tensor) -> Tensor:
         return (student - teacher).square().mean(-1)
@@ -151,6 +163,8 @@ class TokenSoftKL:
 
     These are the tokens that have a label; in a row without labels it is every real token.
     """
+
+    heads: ClassVar[frozenset[Head]] = frozenset({"token"})
 
     temperature: Temperature = 2.0
 
@@ -176,6 +190,8 @@ class SpanSoftKL:
 
     Both are distributions over the context's tokens and the first one of the row, which stands for no answer.
     """
+
+    heads: ClassVar[frozenset[Head]] = frozenset({"span"})
 
     temperature: Temperature = 2.0
 

@@ -77,6 +77,7 @@ class TaskLabels(_Of):
 class RegressionHardLabels(_Of):
     """Squared distance from the label instead of the teacher's value, mean over rows; as TinyBERT did for STS-B."""
 
+    heads: ClassVar[frozenset[Head]] = frozenset({"regression"})
     _loss: ClassVar[LabelLoss] = LabelLoss("regression")
 
 

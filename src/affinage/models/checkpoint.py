@@ -124,7 +124,7 @@ def load_task_model(
 ) -> PreTrainedModel:
     """A model with the head of a task, in eval mode.
 
-    `labels` given (empty for spans): to be fine-tuned; a head of as many outputs is kept, any other is new.
+    `labels` given (empty for spans): to be fine-tuned; a head for these labels in this order is kept, any other is new.
     None: a fine-tuned model is expected. `dropout`: of hidden states and attention, while training; None: as it comes.
 
     Raises: InputError where the model cannot be read, or its head would be freshly initialised though `labels` is None.
@@ -140,6 +140,12 @@ def load_task_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model, fresh = _load(TASK_CLASSES[kind], name_or_path, ignore_mismatched_sizes=bool(labels), **settings)
+        theirs = _label_names(name_or_path)
+        if labels and kind != "regression" and not fresh and _folded(theirs) != _folded(labels):
+            log.info(
+                "the head of '%s' is of other labels (%s): it gets a new one", name_or_path, ", ".join(theirs[:10])
+            )
+            _renew_head_(model)
     if labels is not None and hasattr(model.config, "no_answer_threshold"):
         del model.config.no_answer_threshold  # of the task it was tuned for
     if labels is None and fresh:
@@ -148,6 +154,23 @@ def load_task_model(
             "fine-tune it first with: affinage finetune MODEL --task TASK --data DATA --out DIR"
         )
     return model
+
+
+def _label_names(name_or_path: str | Path) -> list[str]:
+    return [str(name) for _, name in sorted((read_config(name_or_path).id2label or {}).items())]
+
+
+def _folded(names: Sequence[str]) -> list[str]:
+    return [name.casefold() for name in names]
+
+
+@torch.no_grad()
+def _renew_head_(model: PreTrainedModel) -> None:
+    """Start what lies outside of the encoder at random."""
+    new = dict(type(model)(model.config).named_parameters())
+    for name, parameter in model.named_parameters():
+        if not name.startswith(f"{model.base_model_prefix}.") and name in new:
+            parameter.copy_(new[name])
 
 
 def refuse_other_head(name_or_path: str | Path, kind: Kind) -> None:

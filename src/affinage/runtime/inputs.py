@@ -24,8 +24,13 @@ def as_list(inputs: Any) -> list[Any]:
 
 def check_text(text: Any, where: str) -> str:
     """The text. Raises: InputError where it is not a string, is blank, too long, or not valid Unicode."""
+    if isinstance(text, Mapping) and text.keys() == {"text"}:
+        text = text["text"]
     if isinstance(text, Mapping):
-        raise InputError(f"{where}: this model reads one text at a time; it knows no {' and '.join(map(str, text))}")
+        raise InputError(
+            f'{where}: this model reads one text at a time, as it is or as {{"text": …}}; got the keys '
+            f"{', '.join(map(str, text)) or 'of nothing'}"
+        )
     if not isinstance(text, str):
         raise InputError(f"{where}: expected a text, got {type(text).__name__} ({text!r:.60})")
     if not text.strip():

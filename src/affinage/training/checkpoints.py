@@ -26,7 +26,7 @@ def seal(checkpoint: Path) -> None:
 def rotate(folder: Path) -> None:
     """Delete what is older than the `KEPT` newest whole checkpoints in `folder`, their best ones aside."""
     newest = [path for path in _by_step(folder) if (path / NOTE).is_file()][-KEPT:]
-    wanted = {*newest, *map(_best, newest)}
+    wanted = {*newest, *map(best_of, newest)}
     for checkpoint in _by_step(folder):
         if checkpoint not in wanted:
             shutil.rmtree(checkpoint, ignore_errors=True)
@@ -66,12 +66,12 @@ def _damage(checkpoint: Path) -> str | None:
     fault = damage(checkpoint, read_note(checkpoint / NOTE))
     if fault is not None:
         return fault
-    best = _best(checkpoint)
+    best = best_of(checkpoint)
     return None if best is None or best == checkpoint else damage(best, read_note(best / NOTE))
 
 
-def _best(checkpoint: Path) -> Path | None:
-    """The checkpoint that had the best score when this one was written."""
+def best_of(checkpoint: Path) -> Path | None:
+    """The checkpoint that had the best score when this one was written, beside it wherever the run lies now."""
     name = (read_note(checkpoint / "trainer_state.json") or {}).get("best_model_checkpoint")
     return checkpoint.with_name(Path(name).name) if name else None
 

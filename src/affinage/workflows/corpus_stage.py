@@ -115,6 +115,16 @@ def corpus_rows(
     return CorpusRows(train, held_out)
 
 
+def check_row_length(stage: Stage) -> None:
+    """Raises: InputError where rows are too short for any text between their special tokens."""
+    least = 5 if in_pairs(stage) else 3
+    if stage.training.row_length < least:
+        raise InputError(
+            f"training.row_length {stage.training.row_length}: a row holds its special tokens and at least one token "
+            f"of {'each of two texts' if in_pairs(stage) else 'text'}; take {least} or more, such as 128"
+        )
+
+
 def in_pairs(stage: Stage) -> bool:
     """Whether rows hold two texts each, for next-sentence prediction."""
     return any(component.name == "nsp" for component in stage.losses)

@@ -29,7 +29,7 @@ from affinage.training.arguments import computes_in_bf16
 from affinage.training.model_folder import write_model_folder
 from affinage.training.processes import processes
 from affinage.training.run_folder import RunFolder, refuse_existing
-from affinage.workflows.corpus_stage import corpus_rows, train_stage
+from affinage.workflows.corpus_stage import check_row_length, corpus_rows, train_stage
 from affinage.workflows.general_stages import distil_in_turn, identity_of
 from affinage.workflows.teacher_states import check_teacher_cache, teacher_cache
 
@@ -162,6 +162,7 @@ def read_given(
     frozen, _ = load_masked_lm(teacher)
     tokenizer = load_tokenizer(teacher)
     check_fit(tokenizer, frozen.config, where=teacher)
+    check_row_length(stage)
     if stage.training.row_length > max_length(frozen.config):
         raise InputError(
             f"training.row_length {stage.training.row_length} exceeds the {max_length(frozen.config)} tokens that the "

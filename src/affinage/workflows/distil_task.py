@@ -12,7 +12,7 @@ from affinage.data.checksums import make_durable
 from affinage.data.corpus import corpus_files, fingerprints
 from affinage.data.streams import as_stream
 from affinage.data.task import Kind
-from affinage.errors import LossMisfit
+from affinage.errors import InputError, LossMisfit
 from affinage.evaluation.example_scores import ExampleScores, write_example_scores
 from affinage.evaluation.footprint import model_entry
 from affinage.models.checkpoint import load_task_model
@@ -75,6 +75,11 @@ def distil_task(
 
     def read_by(name: str | Path) -> tuple[Recipe, TaskGiven]:
         plan = Recipe.load(name, overrides)
+        if corpus and all(stage.on != "text" for stage in plan.stages):
+            raise InputError(
+                f"recipe '{plan.name}' has no stage on text, which --corpus would feed: leave --corpus out, or name a "
+                "recipe with stages on both, such as --recipe tinybert-6"
+            )
         if corpus:
             check_in_turn(teacher, plan.with_stages_on("text"), init_from)
         return plan, read_given(

@@ -24,6 +24,7 @@ from affinage.workflows.labelled_data import (
     REST,
     data_fingerprints,
     hold_out,
+    labelled_parts,
     refuse_unknown_labels,
     rename_labels,
     slices,
@@ -60,7 +61,7 @@ def evaluate(
         raise InputError(f"batch size {batch_size}: must be at least 1")
     tokenizer = load_tokenizer(model)
     check_fit(tokenizer, config, where=model)
-    part, source = _choose(data, split, wanted)
+    part, source = _choose(data, split, wanted, columns)
     network = load_task_model(model, wanted.kind)
     examples = read_examples(wanted, source, columns=columns)
     notes = slices(wanted, {"valid" if part == REST else part_named(part): len(examples)})
@@ -101,9 +102,11 @@ def evaluate(
     )
 
 
-def _choose(data: str | Path, split: str | None, task: Task) -> tuple[str | None, str]:
+def _choose(
+    data: str | Path, split: str | None, task: Task, columns: Mapping[str, str] | None
+) -> tuple[str | None, str]:
     """The part to evaluate, as it is called in scores, and its source. Raises: InputError where there is none."""
-    parts = find_parts(data)
+    parts = find_parts(data) if split else labelled_parts(task, data, columns=columns)
     if "all" in parts:
         if split is not None:
             raise InputError(f"{data}: is one file; --split {split} chooses among the parts of a folder or hub name")

@@ -15,7 +15,6 @@ from affinage import __version__
 from affinage.data.encoding import Row, encode_pairs, encode_texts
 from affinage.data.examples import Example, read_examples
 from affinage.data.features import texts_of
-from affinage.data.readers import find_parts
 from affinage.data.task import load_task, task_names
 from affinage.errors import CheckFailed, InputError
 from affinage.models.checkpoint import (
@@ -29,6 +28,7 @@ from affinage.models.flaubert_tokenizer import refuse_differing
 from affinage.runtime.onnx.extra import export_extra
 from affinage.training.run_folder import RunFolder, refuse_existing
 from affinage.workflows.export_int8 import static_int8
+from affinage.workflows.labelled_data import labelled_parts
 
 log = logging.getLogger(__name__)
 
@@ -208,7 +208,7 @@ def _sample(
     if data is not None:
         if task not in task_names():
             raise InputError("--data needs a task, which the model's config does not name: give it with --task")
-        parts = find_parts(data)
+        parts = labelled_parts(load_task(task), data, columns=columns)
         source = next(parts[name] for name in ("test", "valid", "all", "train") if name in parts)
         examples = read_examples(load_task(task), source, columns=columns, limit=ROWS)
     elif kind == "span":

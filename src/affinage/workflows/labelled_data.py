@@ -1,8 +1,10 @@
 """Which labelled examples a run uses: the parts of a data set, held-out rows, labels that both sides know."""
 
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 from affinage.data.corpus import fingerprint
@@ -16,12 +18,19 @@ from affinage.data.examples import (
     TokenExample,
     labels_of,
     read_examples,
+    resolve_columns,
 )
 from affinage.data.features import texts_of
-from affinage.data.readers import find_parts
+from affinage.data.readers import find_parts, read_rows
 from affinage.data.task import Task
 from affinage.errors import DataError, InputError
 
+log = logging.getLogger(__name__)
+
+_LOOKED_AT = 200
+"""rows of a test part by which it is told whether it has labels"""
+_KEPT_BACK = (None, "", -1, "-1")
+"""what stands in the place of a label that is not published"""
 HELD_OUT = 0.1
 """Share of the training rows that stand in for a missing valid part."""
 CHOOSES = 0.2
@@ -56,7 +65,7 @@ def training_data(task: Task, data: str | Path, *, columns: Mapping[str, str] | 
     Raises: InputError or DataError for whatever cannot be used: no training part, malformed rows, one label only, a
     label of another part that the training part does not have.
     """
-    parts = find_parts(data)
+    parts = labelled_parts(task, data, columns=columns)
     if "all" in parts:
         parts = {"train": parts["all"]}
     if "train" not in parts:
@@ -94,6 +103,17 @@ def training_data(task: Task, data: str | Path, *, columns: Mapping[str, str] | 
         )
     notes = slices(task, {part: len(rows) for part, rows in read.items()})
     return TaskData(train, valid, test, labels, split, test_split, parts, notes)
+
+
+def labelled_parts(task: Task, data: str | Path, *, columns: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The parts of a dataset, without a test part whose labels are kept back, where the task reports on dev."""
+    parts = find_parts(data)
+    if task.dev != "valid" and parts.keys() >= {"valid", "test"}:
+        named = resolve_columns(task, columns)
+        rows = islice(read_rows(parts["test"], columns=named, optional=named), _LOOKED_AT)
+        if all(row.values.get(field) in _KEPT_BACK for row in rows for field in named if field in ("label", "answers")):
+            log.info("%s: its test part has no labels, as published; scores are of its dev part", parts.pop("test"))
+    return parts
 
 
 def slices(task: Task, rows: Mapping[str, int]) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ from affinage.training.arguments import computes_in_bf16
 from affinage.training.model_folder import write_model_folder
 from affinage.training.processes import processes
 from affinage.training.run_folder import RunFolder, refuse_existing
-from affinage.workflows.corpus_stage import corpus_rows, in_pairs, train_stage
+from affinage.workflows.corpus_stage import check_row_length, corpus_rows, in_pairs, train_stage
 
 log = logging.getLogger(__name__)
 
@@ -161,6 +161,7 @@ def read_given(
         plan = plan.model_copy(update={"student": with_shape_of(plan.student, source[0].config)})
     elif stage.freeze:
         raise InputError("stages.0.freeze: an encoder that stays as it is must come from somewhere; add --from MODEL")
+    check_row_length(stage)
     _check_shape(plan.student, stage.training.row_length, source)
     return Given(plan, files, stream, source)
 

@@ -55,7 +55,7 @@ class TaskGiven:
         return {
             "teacher": list(teachers.values()),
             "task": self.run.task.name,
-            "data": sorted(self.run.fingerprints.values()),
+            "data": {part: self.run.fingerprints[source] for part, source in self.run.data.sources.items()},
             "columns": self.run.columns,
             "unlabelled": None if source is None else list(data_fingerprints({"": source}).values()),
         }

@@ -47,14 +47,19 @@ def beside_teacher(
     for split, part in ((run.data.valid_split, run.data.valid), (run.data.test_split, run.data.test)):
         if not part:
             continue
+        simple = majority(run.data.train, part, run.data.labels)
+        simple_scores, rows = score_predictions(run.task, simple, references(part), name="majority", split=split)
+        baselines = {score.metric: score.value for score in simple_scores}
         found: dict[str, tuple[Scored, ...]] = {}
         for name, model in zip(("student", *names), (student, *teachers), strict=True):
             cut = run if name == "student" or teachers_run is None else teachers_run
             result = cut.evaluate(model.to(device), part, name=name, split=split)  # type: ignore[arg-type]
-            scores += result.scores
+            # One baseline on the page, that of the comparisons: what the training rows say is commonest.
+            scores += [
+                score if score.baseline is None else score.model_copy(update={"baseline": baselines[score.metric]})
+                for score in result.scores
+            ]
             found[name] = (_scored(run, name, split, result.examples, None),)
-        simple = majority(run.data.train, part, run.data.labels)
-        _, rows = score_predictions(run.task, simple, references(part), name="majority", split=split)
         floor = {"majority": (_scored(run, "majority", split, rows, "majority"),)}
         comparisons = compare(found, floor, reference="teacher").comparisons
         examples = {split: found["student"][0].examples}

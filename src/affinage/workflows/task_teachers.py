@@ -24,7 +24,7 @@ from affinage.models.checkpoint import (
 from affinage.training.processes import processes
 from affinage.workflows.baseline import majority
 from affinage.workflows.finetune import finetune
-from affinage.workflows.labelled_data import TaskData, refuse_unknown_labels, rename_labels
+from affinage.workflows.labelled_data import TaskData, labels_in, refuse_unknown_labels, rename_labels
 from affinage.workflows.task_run import TaskRun
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ def read_teachers(names: Sequence[str | Path], run: TaskRun) -> tuple[Teachers, 
     """The teachers, and the data with its labels spelt and ordered as theirs.
 
     Raises: InputError where one was tuned for something else, a further one is not tuned, their labels are not those
-    of the data in the same order, or their vocabularies differ.
+    of the data (in the same order, where these may be numbers), or their vocabularies differ.
     """
     task, first = run.task, names[0]
     tuned = has_task_head(first, task.kind)
@@ -158,7 +158,10 @@ def _refuse_other_task(name: str | Path, task: Task) -> None:
 
 
 def _labels_as(data: TaskData, model: PreTrainedModel, name: str | Path, task: Task) -> TaskData:
-    """The data with the labels as a teacher has them. Raises: InputError where names or their order differ."""
+    """The data with the labels as a teacher has them.
+
+    Raises: InputError where it does not know one, or where labels may be numbers and it numbers them otherwise.
+    """
     if task.kind in ("span", "regression"):
         return data
     theirs = model_labels(model)
@@ -170,6 +173,9 @@ def _labels_as(data: TaskData, model: PreTrainedModel, name: str | Path, task: T
     )
     spelt = {label.casefold(): label for label in theirs}
     ours = [spelt.get(label.casefold(), label) for label in data.labels]
+    if task.kind == "token":  # a type may never begin within an entity, and a teacher may not have a tag for that
+        seen = {tag for part in (renamed.train, renamed.valid, renamed.test) for e in part for tag in labels_in(e)}
+        ours = [label for label in ours if label in seen]
     cure = (
         f"fine-tune it on this data (affinage finetune MODEL --task {task.name} --data DATA --out DIR), or rename the "
         "labels"
@@ -178,7 +184,8 @@ def _labels_as(data: TaskData, model: PreTrainedModel, name: str | Path, task: T
         raise InputError(
             f"teacher '{name}' knows the labels {_listed(theirs)}, the data has {_listed(unknown)} besides: {cure}"
         )
-    if ours != [label for label in theirs if label in ours]:
+    # Words are found by name, in whatever order; what a number means, their order says.
+    if task.label_names and ours != [label for label in theirs if label in ours]:
         raise InputError(
             f"teacher '{name}' numbers its labels {_listed(theirs)}, task '{task.name}' and the data {_listed(ours)}: "
             f"where labels come as numbers, one of the two is wrong; {cure}"

@@ -15,7 +15,7 @@ from affinage.data.features import encode, stride_for
 from affinage.data.task import Task
 from affinage.decoding.labels import softmax
 from affinage.errors import InputError
-from affinage.models.checkpoint import check_fit, load_task_model, load_tokenizer, max_length
+from affinage.models.checkpoint import check_fit, load_task_model, load_tokenizer, max_length, problem_of
 from affinage.runtime.engine import TorchEngine
 
 _BATCH = 32
@@ -57,7 +57,7 @@ class TeacherLabels:
         config = model.config
         theirs = [name for _, name in sorted((config.id2label or {}).items())]
         spelt = {label.casefold(): label for label in labels}
-        problem = "regression" if len(theirs) == 1 else getattr(config, "problem_type", None)
+        problem = problem_of(config) or ("regression" if len(theirs) == 1 else None)
         if problem != "regression" and sorted(name.casefold() for name in theirs) != sorted(spelt):
             raise InputError(
                 f"teacher '{teacher}' knows the labels {', '.join(theirs)}; those of the data are {', '.join(labels)}: "

@@ -45,9 +45,11 @@ def unanswerable(
     source = parts.get("train", parts.get("all"))
     if source is None:
         raise InputError(f"{data}: has no train part, only {', '.join(parts)}")
-    if dev is not None and not Path(dev).is_file():
-        raise InputError(f"--dev '{dev}': there is no such file")
     task = load_task("squad")
+    if dev is not None:
+        if not Path(dev).is_file():
+            raise InputError(f"--dev '{dev}': there is no such file")
+        read_examples(task, dev, limit=1)  # it is copied as it is, and read by the task's own names
     examples = [e for e in read_examples(task, source, columns=columns) if isinstance(e, SpanExample)]
     titles = [row.values.get("title") for row in read_rows(source, columns={"title": "title"}, optional={"title"})]
     asked = [
