@@ -169,6 +169,31 @@ def test_an_interrupted_run_resumes_to_the_same_weights(tmp_path: Path, task: st
     assert whole.training.losses == resumed.training.losses
 
 
+def test_checkpoints_are_scored_in_the_precision_that_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training in bfloat16, before and after: near 300 it knows no odd number."""
+    data, model = folder_of(tmp_path / "data", "sentiment"), save_tiny(tmp_path)
+    ids, seen, halves = torch.arange(5, 15)[None], [], []
+
+    def scored(network: Any) -> dict[str, float]:
+        with torch.no_grad():
+            ours, plain = network(input_ids=ids).logits, type(network).forward(network, input_ids=ids).logits
+        seen.append(torch.equal(ours, plain))
+        return {"accuracy": 0.5}
+
+    class Watched(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+            with torch.no_grad():
+                ours = model(input_ids=ids).logits
+            halves.append(not torch.equal(ours, type(model).forward(model, input_ids=ids).logits))
+
+    monkeypatch.setattr(TaskRun, "scorer", lambda self: scored)
+    overrides = {"training.precision": "bf16", "training.max_steps": "4", "student.dropout": "0"}
+    tune(model, "sentiment", data, tmp_path / "out", overrides=overrides, callbacks=[Watched()])
+    assert len(seen) > 1 and all(seen) and halves == [True] * 4
+
+
 @pytest.mark.parametrize("stop", [5, 8])
 def test_a_run_may_be_taken_up_from_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, stop: int

@@ -1,6 +1,7 @@
 """transformers' Trainer for fine-tuning on labelled rows; the score that selects the checkpoint comes from outside."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,25 @@ class TaskTrainer(Trainer):
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """The scores of the present weights, as `eval_<metric>`."""
         # The scorer puts the model in eval mode; every training step puts it back.
-        metrics = {f"eval_{name}": value for name, value in self._score(self._network).items()}
+        with _in_full_precision(self._network):
+            metrics = {f"eval_{name}": value for name, value in self._score(self._network).items()}
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+
+@contextmanager
+def _in_full_precision(model: nn.Module) -> Iterator[None]:
+    """Without the autocast that accelerate puts around a model's forward: scores are what is reported afterwards.
+
+    In bfloat16 a value above 256 is even, and many examples get the same.
+    """
+    own, wrapped = vars(model).get("_original_forward"), vars(model).get("forward")
+    if own is None or wrapped is None:
+        yield
+        return
+    model.forward = own
+    try:
+        yield
+    finally:
+        model.forward = wrapped
