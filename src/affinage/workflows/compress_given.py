@@ -12,7 +12,6 @@ from affinage.compression.run import State
 from affinage.data.corpus import corpus_files, fingerprints
 from affinage.data.streams import as_stream
 from affinage.errors import InputError
-from affinage.evaluation.footprint import tensor_bytes
 from affinage.evaluation.weight_files import stored_as, stored_tensor_bytes
 from affinage.models.checkpoint import (
     check_fit,
@@ -82,7 +81,7 @@ class Given:
     def ways(self, plan: Plan, folder: RunFolder, *, quiet: bool = False) -> ModelAlone:
         """With what the plan is run."""
         shared: dict[str, Any] = {"plan": plan, "start": self.start, "folder": folder, "files": self.files}
-        shared["start_bytes"] = stored_tensor_bytes(located(self.model)) or tensor_bytes(self.start.model)
+        shared["start_bytes"] = stored_tensor_bytes(located(self.model))
         if self.run is not None:
             return WithTask(**shared, quiet=quiet, run=self.run)
         if self.recipe is not None:

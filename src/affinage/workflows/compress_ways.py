@@ -52,11 +52,11 @@ class ModelAlone:
     plan: Plan
     start: State
     folder: RunFolder
-    start_bytes: int
-    """of the model as it was, as it is stored: it may be in half the precision that it is computed in"""
     files: Sequence[Path | str] = ()
     """raw text"""
     quiet: bool = False
+    start_bytes: int = 0
+    """of the model as it lies on disk, maybe in half the precision that it is computed in; 0: as its tensors are"""
 
     recovers = False
 
@@ -99,7 +99,8 @@ class ModelAlone:
 
     def size_of(self, state: State) -> int:
         """Bytes of the state's weights."""
-        return self.start_bytes if state.model is self.start.model else tensor_bytes(state.model)
+        own = self.start_bytes if state.model is self.start.model else 0
+        return own or tensor_bytes(state.model)
 
     def keep(self, number: int, state: State, entry: LedgerEntry) -> None:
         """Write what a step made, whole or not at all."""
