@@ -181,8 +181,8 @@ STACKS: Mapping[str, tuple[str, ...]] = {
     "share2-pq-int8": ("share-layers:groups=2", "pq-embeddings", "int8"),
     "slim-qat-ternary": ("slim-embeddings", "qat-ternary"),
 }
-"""twelve variants, of which eleven are stacks: the final. Trained once, after the last step that can be. What the screen
-finds on the frontier is to be added before the final is begun"""
+"""twelve variants, of which eleven are stacks: the final. Trained once, after the last step that can be. What the
+screen finds on the frontier is to be added before the final is begun"""
 
 
 def screen(language: Language) -> Iterator[Job]:

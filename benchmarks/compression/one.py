@@ -19,12 +19,13 @@ from affinage import __version__
 from affinage.compression.plan import Plan, step_of
 from affinage.compression.run import State, check_plan, run_plan
 from affinage.compression.space import trained_once
+from affinage.data.checksums import write_durably
 from affinage.errors import InputError
 from affinage.evaluation.example_scores import read_example_scores
 from affinage.evaluation.footprint import footprint, tensor_bytes
 from affinage.evaluation.metrics import metric
 from affinage.evaluation.significance import estimates
-from affinage.models.checkpoint import load_model, load_tokenizer
+from affinage.models.checkpoint import load_model, load_tokenizer, weights_fingerprint
 from affinage.report.ledger import LedgerEntry
 from affinage.report.provenance import cpu_name
 from affinage.report.report import Report, Score
@@ -48,7 +49,11 @@ def main(asked: dict[str, Any], work: Path, result: Path) -> None:
     folder = RunFolder.open(out, identity=given.identity(plan))
     ways = given.ways(plan, folder, quiet=True)
     assert isinstance(ways, WithTask)
+    first = work / "compressed" / f"{weights_fingerprint(student)[:16]}.json"  # of every variant of this student
+    if first.exists() and ways.kept(0) is None:
+        ways.keep(0, given.start, LedgerEntry.model_validate_json(first.read_text(encoding="utf-8")))
     state, ledger = run_plan(plan, check_plan(plan, ways), given.start, ways)
+    write_durably(first, ledger[0].model_dump_json())
     found = {
         **{key: asked[key] for key in ("language", "task", "stage", "name", "seed")},
         "plan": plan.model_dump(mode="json", exclude_defaults=True),

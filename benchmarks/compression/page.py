@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
@@ -134,7 +135,15 @@ def _final(results: Sequence[Mapping[str, Any]], language: str) -> list[str]:
             best = max(within, key=lambda v: min(v.faster / faster, v.smaller / smaller), default=None)
             near = f"; nearest `{best.name}`: {best.faster:.1f}×, {best.smaller:.1f}×" if best else ""
             blocks.append(f"- {said}: **not reached**{near}.")
-    return [*blocks, _table(own)]
+    return [*blocks, f"Timed on {_processors(results, language, 'final')}.", _table(own)]
+
+
+def _processors(results: Sequence[Mapping[str, Any]], language: str, stage: str) -> str:
+    """Ratios hold on a kind of processor: which of them jobs ran on, and how many."""
+    found = Counter(one["conditions"]["cpu"] for one in results if (one["language"], one["stage"]) == (language, stage))
+    if len(found) == 1:
+        return next(iter(found))
+    return " and ".join(f"{name} ({count} jobs)" for name, count in found.most_common())
 
 
 def _screen(results: Sequence[Mapping[str, Any]], language: str) -> list[str]:
@@ -145,7 +154,7 @@ def _screen(results: Sequence[Mapping[str, Any]], language: str) -> list[str]:
         return [f"**The screen has not been run yet**: 0 of {wanted} jobs."]
     head = (
         f"Screen, one seed, valid part, {count} of {wanted} jobs: indications, not results. Three strengths, the "
-        "mildest first."
+        f"mildest first. Timed on {_processors(results, language, 'screen')}."
     )
     lost = [v for v in own if v.kept < 0.8]
     tail = [f"Lost more than a fifth: {', '.join(f'`{v.name}`' for v in lost)}."] if lost else []

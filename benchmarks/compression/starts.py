@@ -14,7 +14,7 @@ from running import run_all, with_affinage, with_needs
 from affinage.workflows.unanswerable import unanswerable
 
 STUDENT_RATE = "5e-4"
-"""of the shipped student; 8e-4, the best of benchmarks/shipped/tuning on the valid part, collapsed on another processor (LOG)"""
+"""of the shipped student; 8e-4, the best of benchmarks/shipped/tuning on valid, collapsed on another processor (LOG)"""
 
 
 def prepare(shared: Path, work: Path, languages: Iterable[str]) -> None:

@@ -32,7 +32,7 @@ def result(name: str, task: str, value: float, *, stage: str = "final", seed: in
     kept = value / 0.9
     made = {"language": "fr", "task": task, "stage": stage, "name": name, "seed": seed, "scores": scores,
             "kept": {"value": kept, "low": kept - 0.03, "high": kept + 0.03}, "speedup": {"ratio": 16.0},
-            "size_bytes": 5_000_000, "teacher_bytes": 65_000_000}  # fmt: skip
+            "size_bytes": 5_000_000, "teacher_bytes": 65_000_000, "conditions": {"cpu": "a processor"}}  # fmt: skip
     return made | more
 
 
@@ -49,7 +49,7 @@ def test_what_has_not_been_run_is_said(page: dict[str, Any]) -> None:
 
 def test_an_unfinished_final_recommends_nothing(page: dict[str, Any]) -> None:
     text = page["text"]([result("int8", "sentiment", 0.9)])
-    assert "**The final is unfinished**: 1 of 108 jobs" in text
+    assert "**The final is unfinished**: 1 of 108 jobs" in text and "Timed on a processor." in text
     assert "**reached**" not in text and "| `int8` | 100.0 (97.0 to 103.0) | 100.0 | 16.00 | 13.00 | 1 | 1 |" in text
 
 
