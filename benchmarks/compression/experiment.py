@@ -51,7 +51,7 @@ class Job:
     language: Language
     task: Task
     stage: str
-    """screen or final"""
+    """screen, final or speed"""
     name: str
     """of the variant: method and strength, or the stack's"""
     steps: tuple[str, ...]
@@ -207,8 +207,16 @@ def final(language: Language) -> Iterator[Job]:
                 yield Job(language, task, "final", name, steps, FINAL_STEPS, seed)
 
 
+def speed(language: Language) -> Iterator[Job]:
+    """Every variant once more, untrained, which changes nothing of its speed: on one machine that does nothing else."""
+    alone = {job.name: job.steps for job in screen(language)}
+    for name, steps in {**alone, **STACKS}.items():
+        yield Job(language, language.tasks[0], "speed", name, steps, 0, SEEDS[0])
+
+
 def jobs(names: tuple[str, ...], stages: tuple[str, ...]) -> list[Job]:
-    """Those of some languages and stages: the screen of all, then the final, one seed after the other."""
+    """Those of some languages and stages: the screen of all, then the final, one seed after the other, then speeds."""
     found = [job for name in names for job in screen(LANGUAGES[name])] if "screen" in stages else []
     last = [job for name in names for job in final(LANGUAGES[name])] if "final" in stages else []
-    return found + sorted(last, key=lambda job: job.seed)
+    timed = [job for name in names for job in speed(LANGUAGES[name])] if "speed" in stages else []
+    return [*found, *sorted(last, key=lambda job: job.seed), *timed]

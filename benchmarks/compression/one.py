@@ -17,6 +17,7 @@ import torch
 
 from affinage import __version__
 from affinage.compression.plan import Plan, step_of
+from affinage.compression.rehearsal import without_training
 from affinage.compression.run import State, check_plan, run_plan
 from affinage.compression.space import trained_once
 from affinage.data.checksums import write_durably
@@ -49,29 +50,43 @@ def main(asked: dict[str, Any], work: Path, result: Path) -> None:
     folder = RunFolder.open(out, identity=given.identity(plan))
     ways = given.ways(plan, folder, quiet=True)
     assert isinstance(ways, WithTask)
+    if asked["stage"] == "speed":
+        untrained = without_training(plan, plan.checked(), given.start, ways.resources)
+        write(told_of(asked) | measured(untrained, teacher), began, result)
+        shutil.rmtree(folder.partial)
+        return
     first = work / "compressed" / f"{weights_fingerprint(student)[:16]}.json"  # of every variant of this student
     if first.exists() and ways.kept(0) is None:
         ways.keep(0, given.start, LedgerEntry.model_validate_json(first.read_text(encoding="utf-8")))
     state, ledger = run_plan(plan, check_plan(plan, ways), given.start, ways)
     write_durably(first, ledger[0].model_dump_json())
     found = {
-        **{key: asked[key] for key in ("language", "task", "stage", "name", "seed")},
         "plan": plan.model_dump(mode="json", exclude_defaults=True),
         "ledger": [entry.model_dump(mode="json") for entry in ledger],
         **scored(ways.run_of(state), state, ledger, student, teacher, test=asked["stage"] == "final"),
         **measured(state, teacher),
         "data": {f"{Path(file).parent.name}/{Path(file).name}": one for file, one in given.fingerprints.items()},
-        "conditions": {
-            "affinage": __version__, "torch": torch.__version__, "cpu": cpu_name(), "threads": 1,
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        },
-        "seconds": round(time.perf_counter() - began, 1),
+    }
+    write(told_of(asked) | found, began, result)
+    shutil.rmtree(folder.partial)  # the figures stay, the weights can be made again
+
+
+def told_of(asked: dict[str, Any]) -> dict[str, Any]:
+    """Which job it was."""
+    return {key: asked[key] for key in ("language", "task", "stage", "name", "seed")}
+
+
+def write(found: dict[str, Any], began: float, result: Path) -> None:
+    """The result with what it was made under, whole or not at all."""
+    conditions = {
+        "affinage": __version__, "torch": torch.__version__, "cpu": cpu_name(), "threads": 1,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
+    found |= {"conditions": conditions, "seconds": round(time.perf_counter() - began, 1)}
     result.parent.mkdir(parents=True, exist_ok=True)
     aside = result.with_suffix(".tmp")
     aside.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     aside.rename(result)
-    shutil.rmtree(folder.partial)  # the figures stay, the weights can be made again
 
 
 def plan_of(asked: dict[str, Any]) -> Plan:

@@ -55,8 +55,9 @@ def variants(results: Iterable[Mapping[str, Any]], stage: str) -> list[Variant]:
     for one in results:
         if one["stage"] == stage:
             groups.setdefault((one["language"], one["name"]), []).append(one)
-    found = []
+    found, results = [], list(results)
     for (language, name), group in groups.items():
+        anew = timed_anew(results, language, stage)
         by_task: dict[str, list[Mapping[str, Any]]] = {}
         for one in group:
             by_task.setdefault(one["task"], []).append(one)
@@ -68,7 +69,7 @@ def variants(results: Iterable[Mapping[str, Any]], stage: str) -> list[Variant]:
             Variant(
                 language=language,
                 name=name,
-                faster=mean(one["speedup"]["ratio"] for one in group),
+                faster=anew[name] if anew else mean(one["speedup"]["ratio"] for one in group),
                 smaller=mean(one["teacher_bytes"] / one["size_bytes"] for one in group),
                 kept=mean(means),
                 around=around(list(by_task.values())) if stage == "final" else None,
@@ -79,6 +80,13 @@ def variants(results: Iterable[Mapping[str, Any]], stage: str) -> list[Variant]:
             )
         )
     return sorted(found, key=lambda v: (v.language, -v.kept))
+
+
+def timed_anew(results: Sequence[Mapping[str, Any]], language: str, stage: str) -> dict[str, float]:
+    """Name of a variant -> how many times faster; empty until all of the stage were timed once more on one machine."""
+    own = [one for one in results if one["language"] == language]
+    found = {one["name"]: one["speedup"]["ratio"] for one in own if one["stage"] == "speed"}
+    return found if {one["name"] for one in own if one["stage"] == stage} <= found.keys() else {}
 
 
 def share_kept(one: Mapping[str, Any], stage: str) -> float:
@@ -135,15 +143,17 @@ def _final(results: Sequence[Mapping[str, Any]], language: str) -> list[str]:
             best = max(within, key=lambda v: min(v.faster / faster, v.smaller / smaller), default=None)
             near = f"; nearest `{best.name}`: {best.faster:.1f}×, {best.smaller:.1f}×" if best else ""
             blocks.append(f"- {said}: **not reached**{near}.")
-    return [*blocks, f"Timed on {_processors(results, language, 'final')}.", _table(own)]
+    return [*blocks, f"Timed {_where(results, language, 'final')}.", _table(own)]
 
 
-def _processors(results: Sequence[Mapping[str, Any]], language: str, stage: str) -> str:
-    """Ratios hold on a kind of processor: which of them jobs ran on, and how many."""
-    found = Counter(one["conditions"]["cpu"] for one in results if (one["language"], one["stage"]) == (language, stage))
-    if len(found) == 1:
-        return next(iter(found))
-    return " and ".join(f"{name} ({count} jobs)" for name, count in found.most_common())
+def _where(results: Sequence[Mapping[str, Any]], language: str, stage: str) -> str:
+    """Ratios hold on a kind of processor: which of them jobs ran on, and how many; of the stage, or all timed anew."""
+    anew = timed_anew(results, language, stage)
+    asked = (language, "speed" if anew else stage)
+    found = Counter(one["conditions"]["cpu"] for one in results if (one["language"], one["stage"]) == asked)
+    names = " and ".join(f"{name} ({count} jobs)" for name, count in found.most_common())
+    how = "one after the other, with nothing else running" if anew else "beside the jobs of another core"
+    return f"on {names if len(found) > 1 else next(iter(found))}, {how}"
 
 
 def _screen(results: Sequence[Mapping[str, Any]], language: str) -> list[str]:
@@ -154,7 +164,7 @@ def _screen(results: Sequence[Mapping[str, Any]], language: str) -> list[str]:
         return [f"**The screen has not been run yet**: 0 of {wanted} jobs."]
     head = (
         f"Screen, one seed, valid part, {count} of {wanted} jobs: indications, not results. Three strengths, the "
-        f"mildest first. Timed on {_processors(results, language, 'screen')}."
+        f"mildest first. Timed {_where(results, language, 'screen')}."
     )
     lost = [v for v in own if v.kept < 0.8]
     tail = [f"Lost more than a fifth: {', '.join(f'`{v.name}`' for v in lost)}."] if lost else []

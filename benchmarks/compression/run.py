@@ -90,7 +90,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("shared", type=Path)
     parser.add_argument("work", type=Path)
     parser.add_argument("--language", nargs="+", default=list(LANGUAGES), choices=LANGUAGES)
-    parser.add_argument("--stage", nargs="+", default=["screen", "final"], choices=("screen", "final"))
+    parser.add_argument("--stage", nargs="+", default=["screen", "final"], choices=("screen", "final", "speed"))
     parser.add_argument("--task", nargs="+")
     parser.add_argument("--only", nargs="+", help="names of variants")
     parser.add_argument("--most", type=int, help="jobs of this call")

@@ -49,7 +49,7 @@ def test_what_has_not_been_run_is_said(page: dict[str, Any]) -> None:
 
 def test_an_unfinished_final_recommends_nothing(page: dict[str, Any]) -> None:
     text = page["text"]([result("int8", "sentiment", 0.9)])
-    assert "**The final is unfinished**: 1 of 108 jobs" in text and "Timed on a processor." in text
+    assert "**The final is unfinished**: 1 of 108 jobs" in text and "Timed on a processor, beside the jobs" in text
     assert "**reached**" not in text and "| `int8` | 100.0 (97.0 to 103.0) | 100.0 | 16.00 | 13.00 | 1 | 1 |" in text
 
 
@@ -81,3 +81,17 @@ def test_every_method_is_screened_and_every_plan_can_run(page: dict[str, Any]) -
     for job in found:
         steps = [step_of(text) for text in job.steps]
         assert trained_once(Plan.of({"steps": ["int8"]}), steps, recover=job.recover).checked()
+
+
+def test_speeds_are_those_of_the_run_that_timed_all_of_them(page: dict[str, Any]) -> None:
+    """Jobs of several machines cannot be compared; until all are timed anew theirs stand there, and it says so."""
+    some = [result("a", "qa", 0.9, stage="screen"), result("b", "qa", 0.9, stage="screen", conditions={"cpu": "other"})]
+    anew = [
+        result(name, "sentiment", 0.9, stage="speed", speedup={"ratio": 7.5}, conditions={"cpu": "a third"})
+        for name in "ab"
+    ]
+    assert "Timed on a processor (1 jobs) and other (1 jobs), beside" in page["text"](some)
+    assert "Timed on a processor (1 jobs) and other (1 jobs), beside" in page["text"](some + anew[:1])
+    assert {v.faster for v in page["variants"](some + anew[:1], "screen")} == {16.0}
+    assert "Timed on a third, one after the other, with nothing else running." in page["text"](some + anew)
+    assert {v.faster for v in page["variants"](some + anew, "screen")} == {7.5}
