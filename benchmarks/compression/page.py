@@ -49,13 +49,13 @@ def read(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.rglob("*.json"))]
 
 
-def variants(results: Iterable[Mapping[str, Any]], stage: str) -> list[Variant]:
+def variants(results: Sequence[Mapping[str, Any]], stage: str) -> list[Variant]:
     """By language and name. Screened on the valid part, reported in the final on the last part there is."""
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for one in results:
         if one["stage"] == stage:
             groups.setdefault((one["language"], one["name"]), []).append(one)
-    found, results = [], list(results)
+    found = []
     for (language, name), group in groups.items():
         anew = timed_anew(results, language, stage)
         by_task: dict[str, list[Mapping[str, Any]]] = {}
