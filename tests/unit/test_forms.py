@@ -16,7 +16,7 @@ def test_a_stock_model_has_none(architecture: str, head: str) -> None:
 
 @pytest.mark.parametrize("name", [entry.name for entry in compressors.entries()])
 def test_a_method_leaves_no_form_that_it_does_not_name(name: str) -> None:
-    """A table of codes may be shared letters or small blocks: the module is the same, and whoever takes one takes both."""
+    """A table of codes is shared letters or small blocks: one module, and whoever takes one takes both."""
     _, made, _ = once(name, "bert", "sequence")
     leaves = compressors.build(name).traits.leaves
     assert forms_of(made).keys() <= leaves | ({"shared"} if leaves == {"factored", "packed-table"} else set())
