@@ -115,7 +115,7 @@ def compress(
         "seed": seed,
         "settings": {key: _value(key, value) for key, value in parse_overrides(settings or ()).items()} or None,
     }
-    training = [f"--{key}" for key in ("recipe", "set") if asked["settings" if key == "set" else key] is not None]
+    training = [name for name, value in (("--recipe", recipe), ("--set", settings)) if value]
     if training and not (task or data or corpus):
         raise InputError(
             f"{' and '.join(training)}: of recovery, and there is nothing to train on; name a task and its rows with "

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedModel
 
-from affinage.compression.base import Form, Traits
+from affinage.compression.base import Form
 from affinage.compression.plan import AnyCompressor, Plan
 from affinage.errors import InputError
 from affinage.models.structure import structure_of
@@ -40,17 +40,12 @@ def forms_of(model: PreTrainedModel) -> dict[Form, str]:
     return found
 
 
-def takes(traits: Traits, forms: dict[Form, str]) -> bool:
-    """Whether a method takes weights that stand so."""
-    return traits.takes >= forms.keys()
-
-
 def check_forms(plan: Plan, built: Sequence[AnyCompressor], model: PreTrainedModel) -> None:
     """Raises: InputError where the model is compressed already, and steps do not take weights as they stand in it."""
     forms, problems = forms_of(model), []
     for number, (step, made) in enumerate(zip(plan.steps, built, strict=True), start=1):
-        if not takes(made.traits, forms):
-            left = ", ".join(f"{form} ('{forms[form]}')" for form in sorted(forms.keys() - made.traits.takes))
+        if misfits := sorted(forms.keys() - made.traits.takes):
+            left = ", ".join(f"{form} ('{forms[form]}')" for form in misfits)
             problems.append(
                 f"step {number}, '{step.method}', takes weights {', '.join(sorted(made.traits.takes))}, and the model, "
                 f"which is compressed already, has some {left}: give the model that it was made of, and all steps in "

@@ -117,9 +117,8 @@ class Plan(_Part):
         except InputError as error:
             raise InputError(f"{where}: {error}") from None
         except ValidationError as error:
-            found = [
-                p for p in error.errors() if p["type"] != "too_short" or not p["input"]
-            ]  # else a step is the fault
+            # Steps that are none are left out before those that remain are counted: each is a problem of its own.
+            found = [p for p in error.errors() if p["type"] != "too_short" or not p["input"]]
             problems = (f"{'.'.join(map(legible, p['loc'])) or 'plan'}: {p['msg']}" for p in found[:20])
             raise InputError(f"{where}:\n  " + "\n  ".join(problems)) from None
 

@@ -110,9 +110,11 @@ def labelled_parts(task: Task, data: str | Path, *, columns: Mapping[str, str] |
     parts = find_parts(data)
     if task.dev != "valid" and parts.keys() >= {"valid", "test"}:
         named = resolve_columns(task, columns)
+        said = named.keys() & {"label", "labels", "tags", "answers"}
         rows = islice(read_rows(parts["test"], columns=named, optional=named), _LOOKED_AT)
-        if all(row.values.get(field) in _KEPT_BACK for row in rows for field in named if field in ("label", "answers")):
-            log.info("%s: its test part has no labels, as published; scores are of its dev part", parts.pop("test"))
+        if all(row.values.get(field) in _KEPT_BACK for row in rows for field in said):
+            log.info("%s: its test part has no labels, as published; scores are of its dev part", parts["test"])
+            del parts["test"]
     return parts
 
 
