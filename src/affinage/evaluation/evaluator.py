@@ -30,7 +30,7 @@ from affinage.evaluation.example_scores import PartScores, references_fingerprin
 from affinage.evaluation.intervals import bootstrap_interval
 from affinage.evaluation.metrics import metric
 from affinage.evaluation.no_answer import best_threshold
-from affinage.models.checkpoint import no_answer_threshold
+from affinage.models.checkpoint import label_names, no_answer_threshold
 from affinage.report.report import Score
 
 Prediction = str | float | tuple[str, ...]
@@ -197,8 +197,7 @@ def references(examples: Sequence[Example]) -> list[Reference]:
 
 def model_labels(model: PreTrainedModel) -> list[str]:
     """Names of the model's classes, in its order."""
-    names: dict[int, str] = dict(model.config.id2label)  # type: ignore[arg-type]
-    return [names[i] for i in range(len(names))]
+    return label_names(model.config)
 
 
 def takes_types(model: PreTrainedModel) -> bool:

@@ -140,7 +140,7 @@ def load_task_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model, fresh = _load(TASK_CLASSES[kind], name_or_path, ignore_mismatched_sizes=bool(labels), **settings)
-        theirs = _label_names(name_or_path)
+        theirs = label_names(read_config(name_or_path))
         if labels and kind != "regression" and not fresh and _folded(theirs) != _folded(labels):
             log.info(
                 "the head of '%s' is of other labels (%s): it gets a new one", name_or_path, ", ".join(theirs[:10])
@@ -156,8 +156,9 @@ def load_task_model(
     return model
 
 
-def _label_names(name_or_path: str | Path) -> list[str]:
-    return [str(name) for _, name in sorted((read_config(name_or_path).id2label or {}).items())]
+def label_names(config: PretrainedConfig) -> list[str]:
+    """Names of the classes, in the model's order."""
+    return [str(name) for _, name in sorted((config.id2label or {}).items())]
 
 
 def _folded(names: Sequence[str]) -> list[str]:

@@ -15,7 +15,7 @@ from affinage.data.features import encode, stride_for
 from affinage.data.task import Task
 from affinage.decoding.labels import softmax
 from affinage.errors import InputError
-from affinage.models.checkpoint import check_fit, load_task_model, load_tokenizer, max_length, problem_of
+from affinage.models.checkpoint import check_fit, label_names, load_task_model, load_tokenizer, max_length, problem_of
 from affinage.runtime.engine import TorchEngine
 
 _BATCH = 32
@@ -55,7 +55,7 @@ class TeacherLabels:
         tokenizer = load_tokenizer(teacher)
         check_fit(tokenizer, model.config, where=teacher)
         config = model.config
-        theirs = [name for _, name in sorted((config.id2label or {}).items())]
+        theirs = label_names(config)
         spelt = {label.casefold(): label for label in labels}
         problem = problem_of(config) or ("regression" if len(theirs) == 1 else None)
         if problem != "regression" and sorted(name.casefold() for name in theirs) != sorted(spelt):
