@@ -3,7 +3,7 @@
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
@@ -82,6 +82,15 @@ def variants(results: Sequence[Mapping[str, Any]], stage: str) -> list[Variant]:
     return sorted(found, key=lambda v: (v.language, -v.kept))
 
 
+def on_frontier(found: Sequence[Variant], gain: Callable[[Variant], float]) -> list[Variant]:
+    """Those with every task that no other such one beats in what is kept and what is gained; most kept first."""
+    best: list[Variant] = []
+    for one in sorted((v for v in found if v.complete), key=lambda v: (-v.kept, -gain(v))):
+        if not best or gain(one) > gain(best[-1]):
+            best.append(one)
+    return best
+
+
 def timed_anew(results: Sequence[Mapping[str, Any]], language: str, stage: str) -> dict[str, float]:
     """Name of a variant -> how many times faster; empty until all of the stage were timed once more on one machine."""
     own = [one for one in results if one["language"] == language]
@@ -91,10 +100,13 @@ def timed_anew(results: Sequence[Mapping[str, Any]], language: str, stage: str) 
 
 def share_kept(one: Mapping[str, Any], stage: str) -> float:
     """The variant's score by the teacher's: of the final on the test part, of the screen on the valid part."""
-    if stage == "final":
-        return float(one["kept"]["value"])
+    return float(one["kept"]["value"]) if stage == "final" else by_the_teachers(one, "variant")
+
+
+def by_the_teachers(one: Mapping[str, Any], model: str) -> float:
+    """Score of a model of the result by the teacher's, on the last part that is there."""
     value = {score["model"]: score["value"] for score in one["scores"]}
-    return float(value["variant"] / value["teacher"])
+    return float(value[model] / value["teacher"])
 
 
 def around(by_task: Sequence[Sequence[Mapping[str, Any]]]) -> float:
@@ -143,7 +155,30 @@ def _final(results: Sequence[Mapping[str, Any]], language: str) -> list[str]:
             best = max(within, key=lambda v: min(v.faster / faster, v.smaller / smaller), default=None)
             near = f"; nearest `{best.name}`: {best.faster:.1f}×, {best.smaller:.1f}×" if best else ""
             blocks.append(f"- {said}: **not reached**{near}.")
-    return [*blocks, f"Timed {_where(results, language, 'final')}.", _table(own)]
+    where = f"Timed {_where(results, language, 'final')}. {_uncompressed(results, language, 'final')}"
+    return [*blocks, where, _table(own), "The same by task, the mean of its seeds, %:", _by_task(results, own)]
+
+
+def _uncompressed(results: Sequence[Mapping[str, Any]], language: str, stage: str) -> str:
+    """What the student keeps before anything is done to it: what variants lose beside it is the methods' own."""
+    shares: dict[str, list[float]] = {}
+    for one in results:
+        if (one["language"], one["stage"]) == (language, stage):
+            shares.setdefault(one["task"], []).append(by_the_teachers(one, "student"))
+    told = ", ".join(f"{100 * mean(of):.1f} on {task}" for task, of in shares.items())
+    kept = mean(map(mean, shares.values()))
+    return f"The uncompressed student keeps {100 * kept:.1f} % of the teacher's score ({told})."
+
+
+def _by_task(results: Sequence[Mapping[str, Any]], own: Sequence[Variant]) -> str:
+    tasks = [task.name for task in LANGUAGES[own[0].language].tasks]
+    shares: dict[tuple[str, str], list[float]] = {}
+    for one in results:
+        if (one["language"], one["stage"]) == (own[0].language, "final"):
+            shares.setdefault((one["name"], one["task"]), []).append(share_kept(one, "final"))
+    cells = {key: f"{100 * mean(of):.1f}" for key, of in shares.items()}
+    rows = [(f"`{v.name}`", *(cells.get((v.name, task), "–") for task in tasks)) for v in own]
+    return markdown(("variant", *(f">{task}" for task in tasks)), rows)
 
 
 def _where(results: Sequence[Mapping[str, Any]], language: str, stage: str) -> str:
@@ -164,10 +199,14 @@ def _screen(results: Sequence[Mapping[str, Any]], language: str) -> list[str]:
         return [f"**The screen has not been run yet**: 0 of {wanted} jobs."]
     head = (
         f"Screen, one seed, valid part, {count} of {wanted} jobs: indications, not results. Three strengths, the "
-        f"mildest first. Timed {_where(results, language, 'screen')}."
+        f"mildest first. Timed {_where(results, language, 'screen')}. {_uncompressed(results, language, 'screen')}"
     )
     lost = [v for v in own if v.kept < 0.8]
     tail = [f"Lost more than a fifth: {', '.join(f'`{v.name}`' for v in lost)}."] if lost else []
+    for what, gain in (("speed", lambda v: v.faster), ("size", lambda v: v.smaller)):
+        best = on_frontier(own, gain)
+        told = ", ".join(f"`{v.name}` ({100 * v.kept:.1f} %, {gain(v):.1f}×)" for v in best)
+        tail += [f"Beaten by no other method alone, score against {what}: {told}."] if best else []
     return [head, _screen_table(own), *tail]
 
 
