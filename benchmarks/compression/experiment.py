@@ -23,8 +23,8 @@ from jobs import Task
 
 SCREEN_STEPS, FINAL_STEPS = 60, 300
 """of recovery; the screen's are few so that all of it fits into about four hours of two cores"""
-SCREEN_TOKENS = 2048
-"""at most, in a batch of the screen's recovery: rows of 256 tokens would take most of its time"""
+BATCH_TOKENS = 2048
+"""at most, in a batch of recovery: rows of 256 tokens would take most of the time"""
 TRAINED_STEPS = 200
 """of methods that happen during training, which do nothing in a few steps"""
 SEEDS = (0, 1, 2)
@@ -67,8 +67,7 @@ class Job:
     @property
     def batch(self) -> int:
         """Rows of a training step."""
-        most = SCREEN_TOKENS // self.task.length if self.stage == "screen" else self.task.batch
-        return min(self.task.batch, most)
+        return min(self.task.batch, BATCH_TOKENS // self.task.length)
 
     @property
     def after(self) -> tuple[str, ...]:

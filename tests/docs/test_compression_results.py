@@ -50,7 +50,9 @@ def test_what_has_not_been_run_is_said(page: dict[str, Any]) -> None:
 def test_an_unfinished_final_recommends_nothing(page: dict[str, Any]) -> None:
     text = page["text"]([result("int8", "sentiment", 0.9)])
     assert "**The final is unfinished**: 1 of 108 jobs" in text and "Timed on a processor, beside the jobs" in text
-    assert "**reached**" not in text and "| `int8` | 100.0 (97.0 to 103.0) | 100.0 | 16.00 | 13.00 | 1 | 1 |" in text
+    assert (
+        "**reached**" not in text and "| A | `int8` | 100.0 (97.0 to 103.0) | 100.0 | 16.00 | 13.00 | 1 | 1 |" in text
+    )
 
 
 def test_a_whole_one_says_which_aims_are_reached_and_what_is_nearest(page: dict[str, Any]) -> None:
@@ -60,7 +62,7 @@ def test_a_whole_one_says_which_aims_are_reached_and_what_is_nearest(page: dict[
     text = page["text"](good + slow)
     assert "at most 3.5 % lost, at least 15× faster and 12× smaller: **reached** by `good`." in text
     assert "at most 1 % lost, at least 8× faster and 6× smaller: **not reached**; nearest `slow`: 4.0×, 13.0×." in text
-    assert "| `good` | 97.8 (96.0 to 99.5) | 97.8 | 16.00 | 13.00 | 3 | 3 |" in text
+    assert "| B | `good` | 97.8 (96.0 to 99.5) | 97.8 | 16.00 | 13.00 | 3 | 3 |" in text
 
 
 def test_the_screen_is_read_on_the_valid_part(page: dict[str, Any]) -> None:
@@ -95,3 +97,26 @@ def test_speeds_are_those_of_the_run_that_timed_all_of_them(page: dict[str, Any]
     assert {v.faster for v in page["variants"](some + anew[:1], "screen")} == {16.0}
     assert "Timed on a third, one after the other, with nothing else running." in page["text"](some + anew)
     assert {v.faster for v in page["variants"](some + anew, "screen")} == {7.5}
+
+
+def test_a_whole_screen_is_drawn_with_what_nothing_beats_numbered(page: dict[str, Any]) -> None:
+    jobs = page["jobs"](("fr",), ("screen",))
+    found = [
+        result(job.name, job.task.name, 0.8, stage="screen", speedup={"ratio": 4.0 + i / 1000})
+        for i, job in enumerate(sorted(jobs, key=lambda job: job.name))
+    ]
+    assert page["pictures"](found[1:]) == {}
+    best = found[-1]["name"]
+    assert f"kept and times faster: 1 `{best}` (94.4 %, 4.3×)." in page["text"](found)
+    stacks = [result("good", task, 0.88, seed=seed) for task in ("sentiment", "qa", "ner") for seed in (0, 1, 2)]
+    (picture,) = page["pictures"](found + stacks).values()
+    assert picture == page["pictures"](found + stacks)["fr"] and ">A</text>" in picture and ">1</text>" in picture
+
+
+def test_what_nothing_beats_leaves_out_what_lacks_a_task(page: dict[str, Any]) -> None:
+    figures = {"a": (0.89, 5.0), "b": (0.89, 4.0), "c": (0.8, 6.0), "d": (0.7, 6.0)}
+    found = [result(name, task, score, stage="screen", speedup={"ratio": ratio})
+             for name, (score, ratio) in figures.items() for task in ("sentiment", "qa")]  # fmt: skip
+    found.append(result("fast", "qa", 0.9, stage="screen", speedup={"ratio": 99.0}))
+    best = page["on_frontier"](page["variants"](found, "screen"), lambda v: v.faster)
+    assert [v.name for v in best] == ["a", "c"]
