@@ -46,11 +46,14 @@ SIZES: dict[str, dict[str, Any]] = {
     "two-component-embedding": {"columns": 7},
     "coded-embedding": {"length": 6, "alphabet": 9},
 }
+MATRICES = ("group", "codebook", "ternary", "binary")
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
     *SIZES.items(),
     *(("group-linear", {"bits": bits, "group": 32}) for bits in (2, 3, 8)),
     *(("group-embedding", {"bits": bits, "group": 32}) for bits in (3, 8)),
     ("codebook-linear", {"entries": 256, "width": 4}),
+    *((f"{form}-linear", {"inputs": "dynamic"} | SIZES[f"{form}-linear"]) for form in MATRICES),
+    ("group-linear", {"inputs": "dynamic", "bits": 3, "group": 32}),
     ("two-component-embedding", {"columns": 8, "product": True, "placed": True}),
     ("coded-embedding", {"length": 4, "alphabet": 300, "common": True, "weighted": True}),
 ]
@@ -158,6 +161,29 @@ def test_packed_and_factored_weights_are_stored_as_they_are() -> None:
             held = sum(len(one.raw_data) for one in out.graph.model("test").graph.initializer)
             own = sum(t.numel() * t.element_size() for t in (*module.parameters(), *module.buffers()))
             assert held <= own + 400, kind  # shapes and steps
+
+
+@pytest.mark.parametrize("form", MATRICES)
+def test_packed_weights_are_multiplied_as_integers_and_stored_as_they_are(form: str) -> None:
+    """Of a map whose inputs are rounded no weight is stored but the packed one; a row of zeros stays one."""
+    module: Any = module_of(f"{form}-linear", {"inputs": "dynamic"} | SIZES[f"{form}-linear"])
+    if form == "ternary":
+        module.matrix.scale.data[0] = 0
+    out = Emission(Graph(module))
+    name = out.graph.input("x", ["batch", "length", IN], TensorProto.FLOAT)
+    result = out.add_bias(out.linear(name, module))
+    graph = out.graph.model("test").graph
+    kinds = {node.op_type for node in graph.node}
+    assert "MatMulIntegerToFloat" in kinds and not kinds & {"FusedMatMul", "MatMulNBits"}
+    held = sum(len(one.raw_data) for one in graph.initializer)
+    own = sum(t.numel() * t.element_size() for t in (*module.parameters(), *module.buffers()))
+    assert held <= own + 600
+    x = np.random.default_rng(6).normal(size=(2, 3, IN)).astype(np.float32)
+    found = run_graph(out, result, x)
+    with torch.no_grad():
+        wanted, exact = module(torch.from_numpy(x)).numpy(), x @ module.dense().numpy().T + module.bias.numpy()
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+    assert 0 < float(np.abs(found - exact).max()) < 0.04 * float(np.abs(exact).max())
 
 
 def test_a_kind_without_an_emitter_goes_in_as_the_matrix_it_stands_for() -> None:

@@ -266,7 +266,7 @@ def test_the_choices_follow_the_model_and_what_is_given() -> None:
     assert few["layers"] == (NONE, "drop-layers:keep=1") and "vocabulary" not in few
     assert few["cuts"] == (NONE,) and "int8-static" not in few["numbers"]
     sparse = slots_for(layers=12, given=NEEDS, texts=True, forms={"sparse"})
-    assert sparse["cuts"] == (NONE,) and sparse["numbers"] == (NONE, "int8", "int8-static", "int4")
+    assert sparse["cuts"] == (NONE,) and sparse["numbers"] == (NONE, "int8", "int8-static", "int4:activations=dynamic")
     for choices in starts(SLOTS):
         assert set(choices) == set(SLOTS)
 
@@ -281,9 +281,9 @@ def test_every_choice_alone_is_a_plan() -> None:
 
 def test_what_came_before_codes_is_trained_before_them() -> None:
     choices = {**dict.fromkeys(SLOTS, NONE), "layers": "drop-layers:keep=6", "table": "pq-embeddings"}
-    plan = plan_of({**choices, "numbers": "k-means:bits=3"}, SLOTS, BASE.model_copy(update={"recover": 7}))
+    plan = plan_of({**choices, "numbers": "k-means:bits=3,activations=dynamic"}, SLOTS, BASE.model_copy(update={"recover": 7}))
     assert plan is not None and [step.recover for step in plan.steps] == [0, 7, 0]
     alone = plan_of(
-        {**dict.fromkeys(SLOTS, NONE), "numbers": "k-means:bits=3"}, SLOTS, BASE.model_copy(update={"recover": 7})
+        {**dict.fromkeys(SLOTS, NONE), "numbers": "k-means:bits=3,activations=dynamic"}, SLOTS, BASE.model_copy(update={"recover": 7})
     )
     assert alone is not None and [step.recover for step in alone.steps] == [7]

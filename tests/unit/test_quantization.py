@@ -1,6 +1,7 @@
 """Quantized models: what is replaced, what is refused, ranges from real tokens, training that ends packed."""
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,10 +15,14 @@ from affinage.compression.quantization.calibration import input_ranges, inputs_s
 from affinage.compression.quantization.mixed import MixedBits
 from affinage.compression.quantization.places import Parts
 from affinage.errors import InputError
+from affinage.models.checkpoint import load_model
 from affinage.models.modules.base import Compressed
 from affinage.models.modules.groups import GroupLinear
 from affinage.models.modules.int8 import Int8Linear, StaticInt8Linear
+from affinage.models.modules.matrix import MatrixLinear
 from affinage.models.replacing import linears, word_embedding_path
+from affinage.models.storage import save_model
+from affinage.runtime.onnx.build import integers_in
 from affinage.signals import Batch
 from tiny import FAMILIES, SENTENCES, tiny_model, tiny_tokenizer
 
@@ -128,6 +133,7 @@ def test_narrow_weights_stay_within_seven_bits() -> None:
         ("int4", {"group": 24}, "power of two"),
         ("int4-embeddings", {"group": 8}, "power of two"),
         ("k-means", {"bits": 9}, "1 to 8"),
+        ("int4", {"activations": "static"}, "float"),
         ("pq-embeddings", {"width": 0}, "width is at least 1"),
         ("pq-embeddings", {"entries": 1}, "2 to 256"),
         ("int8-static", {"outside": 0.5}, "share of the values"),
@@ -250,9 +256,43 @@ def test_training_lowers_the_loss_and_ends_packed(name: str, head: str) -> None:
     assert torch.equal(logits(training, batch), trained)
 
 
-def test_scales_and_books_learn_in_recovery() -> None:
+FEW_BITS = ["int4", "k-means", "mixed-bits", "ternary", "binary", "qat-int4", "qat-ternary", "qat-binary"]
+
+
+@pytest.mark.parametrize("name", FEW_BITS)
+def test_few_bits_are_multiplied_as_integers_where_inputs_are_rounded(name: str, tmp_path: Path) -> None:
+    model, batch = tiny_model("bert", "sequence"), batches()[0]
+    rounded = compressed(model, name, resources(), activations="dynamic")
+    plain = compressed(model, name, resources())
+    maps = [module for module in rounded.modules() if isinstance(module, MatrixLinear)]
+    assert maps and {module.inputs for module in maps} == {"dynamic"} and integers_in(rounded) == "dynamic"
+    assert integers_in(plain) == "none"
+    difference = float((logits(rounded, batch) - logits(plain, batch)).abs().max())
+    assert 0 < difference < 0.05 * float(logits(plain, batch).abs().max())
+    # As small as before: packed the same, the bytes on disk too.
+    for key, tensor in plain.state_dict().items():
+        assert torch.equal(rounded.state_dict()[key], tensor), key
+    save_model(rounded, tmp_path)
+    again = load_model(tmp_path)
+    assert torch.equal(logits(again, batch), logits(rounded, batch))
+
+
+@pytest.mark.parametrize("name", ["qat-int4", "qat-ternary", "qat-binary"])
+def test_training_rounds_inputs_as_the_packed_model_does(name: str) -> None:
+    method = compressors.build(name, {"activations": "dynamic"})
+    assert isinstance(method, TrainedCompressor)
+    training, batch = method.prepare(tiny_model("bert", "sequence"), resources()).eval(), batches()[0]
+    trained, kept = logits(training, batch), logits(method.finish(training), batch)
+    # The packed weights are rounded once more, to 7 bits, where integers are multiplied: signs lose nothing by it.
+    loose = 2e-2 if name == "qat-int4" else 1e-4
+    assert float((kept - trained).abs().max()) < loose * float(trained.abs().max())
+
+
+@pytest.mark.parametrize("activations", ["float", "dynamic"])
+def test_scales_and_books_learn_in_recovery(activations: str) -> None:
     for name in ("ternary", "binary", "k-means", "pq-embeddings"):
-        made = compressed(tiny_model("bert", "sequence"), name, resources())
+        params = {} if name == "pq-embeddings" else {"activations": activations}
+        made = compressed(tiny_model("bert", "sequence"), name, resources(), **params)
         loss(made, batches()[0]).backward()  # type: ignore[no-untyped-call]
         learned = [p for key, p in made.named_parameters() if key.endswith(("matrix.scale", "matrix.book"))]
         assert learned and all(p.grad is not None and bool(p.grad.any()) for p in learned)

@@ -31,7 +31,7 @@ def slots_for(*, layers: int, given: Collection[str], texts: bool, forms: Collec
         ],
         "maps": ["activation-svd:keep=0.6,parts=linears", "activation-svd:keep=0.4,parts=linears"],
         "table": ["int8-embeddings", "svd:keep=0.5,parts=embeddings", "int4-embeddings", "pq-embeddings"],
-        "numbers": ["int8", "int8-static", "int4", "k-means:bits=3"],
+        "numbers": ["int8", "int8-static", "int4:activations=dynamic", "k-means:bits=3,activations=dynamic"],
     }
     return {slot: (NONE, *(c for c in choices if _can(c, given, forms))) for slot, choices in found.items() if choices}
 

@@ -26,6 +26,7 @@ from affinage.compression.space import slots_for
 from affinage.compression.studies import check_extra
 from affinage.errors import CheckFailed, InputError
 from affinage.evaluation.footprint import footprint, tensor_bytes
+from affinage.models.modules.base import Compressed
 from affinage.report.frontier import Variant
 from affinage.report.ledger import LedgerEntry
 from affinage.report.report import Report
@@ -251,8 +252,8 @@ class _Means:
 
 def _integer(state: State) -> bool:
     """Whether its graph multiplies integers; one that is traced does not."""
-    kinds = {getattr(module, "kind", "") for module in state.model.modules()}
-    return is_built(state.model) and bool(kinds & {"int8-linear", "int8-static-linear"})
+    parts = (module for module in state.model.modules() if isinstance(module, Compressed))
+    return is_built(state.model) and any(part.inputs != "float" for part in parts)
 
 
 def _figures(one: Variant, uncompressed: Variant) -> dict[str, float]:

@@ -11,7 +11,7 @@ from affinage.compression.base import Resources, Traits, compressors
 from affinage.compression.pruning.sparsity import with_zeros
 from affinage.compression.quantization.calibration import enough
 from affinage.compression.quantization.curvature import top_eigenvalues
-from affinage.compression.quantization.places import LEAVES, TAKES, Parts, quantized
+from affinage.compression.quantization.places import LEAVES, TAKES, FewBits, quantized
 from affinage.compression.quantization.weight_only import check_group, group_embedding, group_linear
 from affinage.errors import InputError
 from affinage.models.modules.groups import group_matrix
@@ -21,8 +21,8 @@ from affinage.models.modules.groups import group_matrix
     "mixed-bits", source="Shen et al. 2020 (Q-BERT), arXiv:1909.05840, eq. 5; Dong et al. 2020 (HAWQ-V2)"
 )
 @dataclass(frozen=True, kw_only=True)
-class MixedBits(Parts):
-    """Weight-only, 2 to 8 bits for each linear map by Hessian sensitivity. Smaller, not faster."""
+class MixedBits(FewBits):
+    """2 to 8 bits for each map by Hessian sensitivity. Smaller; faster in ONNX Runtime where activations have 8."""
 
     bits: float = 4.0
     """mean over the weights of the linear maps, scales aside"""
@@ -60,7 +60,7 @@ class MixedBits(Parts):
         return quantized(
             model,
             self,
-            lambda path, linear: group_linear(linear, bits[path], self.group),
+            lambda path, linear: group_linear(linear, bits[path], self.group, self.activations),
             lambda _, table: group_embedding(table, self.embedding_bits, self.group),
             method="mixed-bits",
         )

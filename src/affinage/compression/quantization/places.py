@@ -12,6 +12,7 @@ from affinage.compression.base import Form
 from affinage.errors import InputError
 from affinage.models.layout import layout_of
 from affinage.models.modules.base import Compressed
+from affinage.models.modules.matrix import Inputs
 from affinage.models.replacing import linears, replace_embedding_, replace_module_, word_embedding_path
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,15 @@ class Parts:
         """Paths of the tables that are still whole, the word embeddings first."""
         found = table_paths(model) if self.embeddings else []
         return [path for path in found if type(model.get_submodule(path)) is nn.Embedding]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FewBits(Parts):
+    """Weights of fewer than 8 bits, beside which the inputs of linear maps may be rounded too."""
+
+    activations: Inputs = "float"
+    """inputs of linear maps: as they are, or "dynamic", in 8 bits, in the range of each batch: as small, and as fast in
+    ONNX Runtime as int8, which the weights become when a graph is loaded"""
 
 
 def table_paths(model: PreTrainedModel) -> list[str]:

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from affinage.compression.base import Resources, Traits, compressors
 from affinage.compression.pruning.sparsity import with_zeros
 from affinage.compression.quantization.curvature import gradient_sizes
-from affinage.compression.quantization.places import LEAVES, TAKES, Parts, quantized
+from affinage.compression.quantization.places import LEAVES, TAKES, FewBits, quantized
 from affinage.models.modules.matrix import (
     Matrix,
     MatrixEmbedding,
@@ -31,7 +31,7 @@ from affinage.models.modules.signs import (
 
 
 @dataclass(frozen=True, kw_only=True)
-class _LossAware(Parts):
+class _LossAware(FewBits):
     """Weights of a few signs and a scale for each row, of the least Σ d (w - α t)², d the loss's curvature."""
 
     method: ClassVar[str]
@@ -47,7 +47,9 @@ class _LossAware(Parts):
         return quantized(
             model,
             self,
-            lambda path, linear: packed_linear(linear_type, linear, matrix(linear.weight, curvature[path])),
+            lambda path, linear: packed_linear(
+                linear_type, linear, matrix(linear.weight, curvature[path]), self.activations
+            ),
             lambda path, table: packed_embedding(table_type, table, matrix(table.weight, curvature[path])),
             method=self.method,
         )
@@ -62,7 +64,7 @@ class _LossAware(Parts):
 )
 @dataclass(frozen=True, kw_only=True)
 class Ternary(_LossAware):
-    """Weights of -α, 0 and α, 1.6 bits each. Smaller, not faster; wants recovery training, or `qat-ternary` instead."""
+    """Weights of -α, 0 and α, 1.6 bits each. Smaller; wants recovery training, or `qat-ternary` instead."""
 
     method: ClassVar[str] = "ternary"
     traits: ClassVar[Traits] = Traits("quantization", TAKES, LEAVES)
@@ -74,7 +76,7 @@ class Ternary(_LossAware):
 @compressors.register("binary", source="Hou et al. 2017 (LAB), arXiv:1611.01600, proposition 3.1; scales by rows")
 @dataclass(frozen=True, kw_only=True)
 class Binary(_LossAware):
-    """Weights of -α and α, 1 bit each. Smaller, not faster; wants recovery training, or `qat-binary` instead."""
+    """Weights of -α and α, 1 bit each. Smaller; wants recovery training, or `qat-binary` instead."""
 
     method: ClassVar[str] = "binary"
     traits: ClassVar[Traits] = Traits("quantization", TAKES - {"sparse"}, LEAVES)

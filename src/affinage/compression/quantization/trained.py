@@ -10,9 +10,17 @@ from transformers import PreTrainedModel
 
 from affinage.compression.base import Resources, Traits, compressors
 from affinage.compression.quantization.calibration import input_ranges
-from affinage.compression.quantization.places import LEAVES, TAKES, Parts, quantized, replace_table_, table_paths
-from affinage.models.modules.base import Compressed
-from affinage.models.modules.qat import InputForm, QatEmbedding, QatLinear, WeightForm
+from affinage.compression.quantization.places import (
+    LEAVES,
+    TAKES,
+    FewBits,
+    Parts,
+    quantized,
+    replace_table_,
+    table_paths,
+)
+from affinage.models.modules.base import Compressed, InputForm
+from affinage.models.modules.qat import QatEmbedding, QatLinear, WeightForm
 from affinage.models.replacing import replace_module_
 
 
@@ -59,6 +67,14 @@ class _Trained(Parts):
         return whole
 
 
+@dataclass(frozen=True, kw_only=True)
+class _TrainedFewBits(_Trained, FewBits):
+    """Fewer than 8 bits, with inputs of maps as they are or rounded as they will be."""
+
+    def inputs_as(self) -> InputForm:
+        return self.activations
+
+
 @compressors.register("qat-int8", source="Zafrir et al. 2019 (Q8BERT), arXiv:1910.06188; Jacob et al. 2018, section 3")
 @dataclass(frozen=True, kw_only=True)
 class TrainedInt8(_Trained):
@@ -90,8 +106,8 @@ class TrainedInt8(_Trained):
 
 @compressors.register("qat-int4", source="Zafrir et al. 2019 (Q8BERT), arXiv:1910.06188; groups as in Q-BERT")
 @dataclass(frozen=True, kw_only=True)
-class TrainedInt4(_Trained):
-    """4-bit weights in groups of 64, learned in recovery training. Smaller, not faster."""
+class TrainedInt4(_TrainedFewBits):
+    """4-bit weights in groups of 64, learned in recovery. Smaller; faster where activations have 8 bits."""
 
     method: ClassVar[str] = "qat-int4"
     weights: ClassVar[WeightForm] = "int4"
@@ -100,8 +116,8 @@ class TrainedInt4(_Trained):
 
 @compressors.register("qat-ternary", source="Zhang et al. 2020 (TernaryBERT), arXiv:2009.12812, section 3.1 with TWN")
 @dataclass(frozen=True, kw_only=True)
-class TrainedTernary(_Trained):
-    """Weights of -α, 0 and α, 1.6 bits each, learned in recovery training. Smaller, not faster."""
+class TrainedTernary(_TrainedFewBits):
+    """Weights of -α, 0 and α, 1.6 bits each, learned in recovery. Smaller; faster where activations have 8 bits."""
 
     method: ClassVar[str] = "qat-ternary"
     weights: ClassVar[WeightForm] = "ternary"
@@ -110,8 +126,8 @@ class TrainedTernary(_Trained):
 
 @compressors.register("qat-binary", source="Rastegari et al. 2016 (BWN), arXiv:1603.05279, section 3.1; scales by rows")
 @dataclass(frozen=True, kw_only=True)
-class TrainedBinary(_Trained):
-    """Weights of -α and α, 1 bit each, learned in recovery training. Smaller, not faster."""
+class TrainedBinary(_TrainedFewBits):
+    """Weights of -α and α, 1 bit each, learned in recovery. Smaller; faster where activations have 8 bits."""
 
     method: ClassVar[str] = "qat-binary"
     weights: ClassVar[WeightForm] = "binary"

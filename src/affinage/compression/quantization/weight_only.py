@@ -1,4 +1,4 @@
-"""Few-bit weights under float32 activations."""
+"""Few-bit weights in groups."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -12,12 +12,13 @@ from affinage.compression.quantization.places import (
     TABLE_LEAVES,
     TABLE_TAKES,
     TAKES,
+    FewBits,
     Parts,
     no_linear,
     quantized,
 )
 from affinage.models.modules.groups import GroupEmbedding, GroupLinear, group_matrix
-from affinage.models.modules.matrix import packed_embedding, packed_linear
+from affinage.models.modules.matrix import Inputs, packed_embedding, packed_linear
 
 
 def check_group(group: int) -> None:
@@ -26,9 +27,9 @@ def check_group(group: int) -> None:
         raise ValueError(f"group is a power of two, 16 at least, not {group}")
 
 
-def group_linear(linear: nn.Linear, bits: int, group: int) -> GroupLinear:
+def group_linear(linear: nn.Linear, bits: int, group: int, inputs: Inputs) -> GroupLinear:
     """The map with weights of `bits` bits."""
-    return packed_linear(GroupLinear, linear, group_matrix(linear.weight, bits, group))
+    return packed_linear(GroupLinear, linear, group_matrix(linear.weight, bits, group), inputs)
 
 
 def group_embedding(table: nn.Embedding, bits: int, group: int) -> GroupEmbedding:
@@ -38,8 +39,8 @@ def group_embedding(table: nn.Embedding, bits: int, group: int) -> GroupEmbeddin
 
 @compressors.register("int4", source="Shen et al. 2020 (Q-BERT), arXiv:1909.05840, section 3.2, groups along the input")
 @dataclass(frozen=True, kw_only=True)
-class Int4(Parts):
-    """4-bit weights in groups, float32 activations. Smaller, not faster, but for ONNX Runtime's MatMulNBits."""
+class Int4(FewBits):
+    """4-bit weights in groups. Smaller; faster in ONNX Runtime where activations have 8 bits."""
 
     group: int = 64
     """weights of a row that share a scale and a zero point: a power of two, 16 at least"""
@@ -55,7 +56,7 @@ class Int4(Parts):
         return quantized(
             model,
             self,
-            lambda _, linear: group_linear(linear, 4, self.group),
+            lambda _, linear: group_linear(linear, 4, self.group, self.activations),
             lambda _, table: group_embedding(table, 4, self.group),
             method="int4",
         )

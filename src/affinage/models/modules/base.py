@@ -1,12 +1,16 @@
 """What stands in the place of a linear map or an embedding table after compression, and how it is built again."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from torch import Tensor, nn
 
 Settings = Mapping[str, bool | int | float | str | tuple[int, ...] | None]
 """what a module's constructor takes, as JSON can say it"""
+
+
+InputForm = Literal["float", "dynamic", "static"]
+"""inputs of linear maps: as they are; in 8 bits, in the batch's range, or in one that was measured"""
 
 
 class Compressed(nn.Module):
@@ -20,6 +24,8 @@ class Compressed(nn.Module):
 
     kind: ClassVar[str]
     """the name under which checkpoints know it; given by `register_module`"""
+    inputs: InputForm = "float"
+    """of a linear map; where they are rounded, integers are multiplied"""
 
     def settings(self) -> Settings:
         """The constructor's arguments."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear as float_linear
 
-from affinage.models.modules.base import Compressed, Settings, register_module
+from affinage.models.modules.base import Compressed, InputForm, Settings, register_module
 
 
 def int8_scale(weight: Tensor, *, per_row: bool = True, bits: int = 8) -> Tensor:
@@ -44,6 +44,27 @@ def input_range(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     return scale, (-low / scale).round().clamp(0, 255)
 
 
+@torch.no_grad()
+def integer_linear(
+    x: Tensor, given: tuple[Tensor, Tensor], codes: Tensor, scale: Tensor, bias: Tensor | None
+) -> Tensor:
+    """(…, in) float32 -> (…, out) float32: the products of integers above. `given`: scale and zero point of x."""
+    input_scale, zero = given
+    rows = ((x / input_scale).round() + zero).clamp(0, 255).reshape(-1, x.shape[-1])
+    # torch multiplies s8 by s8: both the codes and the zero point are moved down by 128.
+    sums = _product((rows - 128).to(torch.int8), codes) + (128 - zero).int() * codes.sum(1, dtype=torch.int32)
+    y = sums.float() * (input_scale * scale)
+    y = y if bias is None else y + bias.float()
+    return y.reshape(*x.shape[:-1], len(codes))
+
+
+def straight_through(y: Tensor, x: Tensor, dense: Tensor, bias: Tensor | None) -> Tensor:
+    """y, with the gradient of the dense map."""
+    through = float_linear(x.float(), dense, bias)
+    through.data.copy_(y)
+    return through
+
+
 M = TypeVar("M", bound="Int8Linear")
 
 
@@ -55,6 +76,7 @@ class Int8Linear(Compressed):
     The gradient reaches the input and the bias as that of the dense map (straight through).
     """
 
+    inputs: InputForm = "dynamic"
     codes: Tensor
     """(out, in) int8"""
     scale: Tensor
@@ -89,29 +111,16 @@ class Int8Linear(Compressed):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out) float32."""
-        with torch.no_grad():
-            y = self._integer(x.detach().float())
-        if not torch.is_grad_enabled():
-            return y
-        through = float_linear(x.float(), self.dense(), self.bias)
-        through.data.copy_(y)
-        return through
-
-    def _integer(self, x: Tensor) -> Tensor:
-        scale, zero = self.range_of(x)
-        rows = ((x / scale).round() + zero).clamp(0, 255).reshape(-1, self.in_features)
-        # torch multiplies s8 by s8: both the codes and the zero point are moved down by 128.
-        sums = _product((rows - 128).to(torch.int8), self.codes)
-        sums = sums + (128 - zero).int() * self.codes.sum(1, dtype=torch.int32)
-        y = sums.float() * (scale * self.scale.float())
-        y = y if self.bias is None else y + self.bias.float()
-        return y.reshape(*x.shape[:-1], self.out_features)
+        seen = x.detach().float()
+        y = integer_linear(seen, self.range_of(seen), self.codes, self.scale.float(), self.bias)
+        return straight_through(y, x, self.dense(), self.bias) if torch.is_grad_enabled() else y
 
 
 @register_module("int8-static-linear")
 class StaticInt8Linear(Int8Linear):
     """A linear map with int8 weights whose input has a range that was measured once: QuantizeLinear with constants."""
 
+    inputs = "static"
     input_scale: Tensor
     """() float32"""
     input_zero_point: Tensor

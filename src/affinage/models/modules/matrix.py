@@ -1,15 +1,24 @@
 """A matrix that is kept packed, and the linear map and the table that read it.
 
 The linear map unpacks the whole matrix for every pass, the table the rows that are asked for: smaller, not faster.
+Where its inputs are rounded to 8 bits, a map multiplies integers: its matrix, unpacked, is rounded to `PRODUCT_BITS`.
 """
 
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear as float_linear
 
 from affinage.models.modules.base import Compressed, Settings
+from affinage.models.modules.int8 import input_range, int8_scale, integer_linear, straight_through, to_int8
+
+Inputs = Literal["float", "dynamic"]
+"""of a linear map: as they are, or in 8 bits, in the range of each batch"""
+PRODUCT_BITS = 7
+"""of the weights in products of integers, so that 16-bit sums of processors without VNNI do not saturate; beside the
+rounding to 4 bits that of one bit in eight does not count, and signs stay what they are
+"""
 
 
 class Matrix(nn.Module):
@@ -36,15 +45,18 @@ class MatrixLinear(Compressed):
 
     matrix_type: ClassVar[type[Matrix]]
 
-    def __init__(self, in_features: int, out_features: int, bias: bool = True, **form: Any) -> None:
+    def __init__(
+        self, in_features: int, out_features: int, bias: bool = True, inputs: Inputs = "float", **form: Any
+    ) -> None:
         super().__init__()
-        self.in_features, self.out_features = in_features, out_features
+        self.in_features, self.out_features, self.inputs = in_features, out_features, inputs
         self.matrix = self.matrix_type(out_features, in_features, **form)
         self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
 
     def settings(self) -> Settings:
         sizes = {"in_features": self.in_features, "out_features": self.out_features, "bias": self.bias is not None}
-        return {**sizes, **self.matrix.form()}
+        rounded = {} if self.inputs == "float" else {"inputs": self.inputs}
+        return {**sizes, **rounded, **self.matrix.form()}
 
     def dense(self) -> Tensor:
         return self.matrix.read()
@@ -59,7 +71,12 @@ class MatrixLinear(Compressed):
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, in) -> (…, out)."""
-        return float_linear(x, self.dense(), self.bias)
+        dense = self.dense()
+        if self.inputs == "float":
+            return float_linear(x, dense, self.bias)
+        seen, scale = x.detach().float(), int8_scale(dense, bits=PRODUCT_BITS)
+        y = integer_linear(seen, input_range(seen.amin(), seen.amax()), to_int8(dense, scale), scale, self.bias)
+        return straight_through(y, x, dense, self.bias) if torch.is_grad_enabled() else y
 
 
 class MatrixEmbedding(Compressed):
@@ -92,9 +109,9 @@ L = TypeVar("L", bound=MatrixLinear)
 E = TypeVar("E", bound=MatrixEmbedding)
 
 
-def packed_linear(kind: type[L], linear: nn.Linear, matrix: Matrix) -> L:
+def packed_linear(kind: type[L], linear: nn.Linear, matrix: Matrix, inputs: Inputs = "float") -> L:
     """A linear map of the bias of `linear` that reads `matrix`."""
-    made = kind(linear.in_features, linear.out_features, linear.bias is not None, **matrix.form())
+    made = kind(linear.in_features, linear.out_features, linear.bias is not None, inputs, **matrix.form())
     made.matrix = matrix
     if made.bias is not None:
         made.bias.data.copy_(linear.bias.detach())

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear as float_linear
 from torch.nn.functional import pad
 
-from affinage.models.modules.base import Compressed, Settings, register_module
+from affinage.models.modules.base import Compressed, InputForm, Settings, register_module
 from affinage.models.modules.groups import (
     GroupEmbedding,
     GroupLinear,
@@ -41,9 +41,6 @@ from affinage.models.modules.signs import (
 )
 
 WeightForm = Literal["int8", "int4", "ternary", "binary"]
-InputForm = Literal["float", "dynamic", "static"]
-"""inputs of linear maps: as they are; in 8 bits, in the batch's range, or in a moving average of ranges"""
-
 DECAY = 0.99
 """of the moving average (Jacob et al. 2018, section 3.1)"""
 GROUP = 64
@@ -146,10 +143,12 @@ class QatLinear(Compressed):
         if self.weights == "int8":
             static = self.inputs == "static"
             return static_int8_linear(plain, float(self.low), float(self.high)) if static else int8_linear(plain)
+        assert self.inputs != "static"  # which few-bit maps do not take
+        inputs = self.inputs
         if self.weights == "int4":
-            return packed_linear(GroupLinear, plain, _matrix(self.weight, "int4"))
+            return packed_linear(GroupLinear, plain, _matrix(self.weight, "int4"), inputs)
         kind = TernaryLinear if self.weights == "ternary" else BinaryLinear
-        return packed_linear(kind, plain, _matrix(self.weight, self.weights))
+        return packed_linear(kind, plain, _matrix(self.weight, self.weights), inputs)
 
 
 @register_module("qat-embedding")

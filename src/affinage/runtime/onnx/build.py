@@ -69,7 +69,8 @@ def onnx_graph(
 
 def integers_in(model: PreTrainedModel) -> Int8Kind:
     """Whether the model computes in integers by itself, and where the ranges of activations come from."""
-    kinds = {module.kind for module in model.modules() if isinstance(module, Compressed)}
-    if "int8-static-linear" in kinds:
+    parts = [module for module in model.modules() if isinstance(module, Compressed)]
+    found = {part.inputs for part in parts}
+    if "static" in found:
         return "static"
-    return "dynamic" if kinds & {"int8-linear", "int8-embedding"} else "none"
+    return "dynamic" if "dynamic" in found or any(part.kind == "int8-embedding" for part in parts) else "none"

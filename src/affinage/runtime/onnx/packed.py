@@ -9,7 +9,7 @@ import numpy as np
 
 from affinage.models.modules.codebook import CodebookMatrix
 from affinage.models.modules.groups import GroupMatrix
-from affinage.models.modules.matrix import Matrix
+from affinage.models.modules.matrix import PRODUCT_BITS, Matrix
 from affinage.models.modules.packing import TRITS
 from affinage.models.modules.signs import BinaryMatrix
 from affinage.runtime.onnx.graph import Graph
@@ -21,7 +21,8 @@ from affinage.runtime.onnx.linear import (
     projection_emitters,
 )
 
-_FLOAT, _INT32 = 1, 6
+_FLOAT, _INT8, _INT32 = 1, 3, 6
+_ONE = np.array(1, np.float32)
 
 
 def _int8_linear(out: Emission, x: str, module: Any) -> Value:
@@ -62,10 +63,23 @@ def _int8_projection(out: Emission, x: str, module: Any) -> str:
 
 
 def _matrix_linear(out: Emission, x: str, module: Any) -> Value:
+    if module.inputs == "dynamic":
+        bias = None if module.bias is None else out.graph.weight(module.bias)
+        return Value(out.integer_product(x, *_as_integers(out.graph, module.matrix), bias))
     if isinstance(module.matrix, GroupMatrix) and module.matrix.bits in (4, 8):
         return Value(_few_bits_product(out.graph, x, module.matrix), module.bias)
     whole = _rows(out.graph, module.matrix, None, 1)
     return Value(out.graph.fused("FusedMatMul", x, whole, transB=1), module.bias)
+
+
+def _as_integers(g: Graph, matrix: Matrix) -> tuple[str, str]:
+    """(K, N) int8 and (N,) scales, as `MatrixLinear` rounds what it unpacks: made when the graph is loaded."""
+    whole = _rows(g, matrix, None, 1)
+    largest = g.op("ReduceMax", g.op("Abs", whole), axes=(1,), keepdims=0)
+    steps = g.op("Div", largest, g.constant(np.array(2 ** (PRODUCT_BITS - 1) - 1, np.float32)))
+    scale = g.op("Where", g.op("Greater", largest, g.constant(np.array(0, np.float32))), steps, g.constant(_ONE))
+    codes = g.op("Round", g.op("Div", whole, g.op("Unsqueeze", scale, g.constant([1]))))
+    return g.op("Transpose", g.op("Cast", codes, to=_INT8), perm=(1, 0)), scale
 
 
 def _few_bits_product(g: Graph, x: str, matrix: GroupMatrix) -> str:
@@ -130,9 +144,11 @@ def _unpacked(g: Graph, packed: str, bits: int, count: int, lead: int) -> str:
 
 def _digits(g: Graph, packed: str, base: int, each: int, count: int, held: int, lead: int) -> str:
     """(…, bytes) uint8 -> (…, count) int32: the `each` digits of every byte to that base, lowest first, of `held`."""
-    whole = g.op("Unsqueeze", g.op("Cast", packed, to=_INT32), g.constant([-1]))
-    shifted = g.op("Div", whole, g.constant((base ** np.arange(each)).astype(np.int32)))
-    digits = g.op("Mod", shifted, g.constant(np.array(base, np.int32)))
+    ends = (g.constant(np.array(n, np.int32)) for n in (0, 256, 1))
+    whole = g.once("Unsqueeze", g.once("Range", *ends), g.constant([-1]))
+    shifted = g.once("Div", whole, g.constant((base ** np.arange(each)).astype(np.int32)))
+    digits_of = g.once("Mod", shifted, g.constant(np.array(base, np.int32)))  # of every byte there is: made once
+    digits = g.op("Gather", digits_of, g.op("Cast", packed, to=_INT32))
     return _cut(g, g.op("Reshape", digits, g.constant([*[0] * lead, -1])), held, count)
 
 
