@@ -281,9 +281,13 @@ def test_every_choice_alone_is_a_plan() -> None:
 
 def test_what_came_before_codes_is_trained_before_them() -> None:
     choices = {**dict.fromkeys(SLOTS, NONE), "layers": "drop-layers:keep=6", "table": "pq-embeddings"}
-    plan = plan_of({**choices, "numbers": "k-means:bits=3,activations=dynamic"}, SLOTS, BASE.model_copy(update={"recover": 7}))
+    plan = plan_of(
+        {**choices, "numbers": "k-means:bits=3,activations=dynamic"}, SLOTS, BASE.model_copy(update={"recover": 7})
+    )
     assert plan is not None and [step.recover for step in plan.steps] == [0, 7, 0]
     alone = plan_of(
-        {**dict.fromkeys(SLOTS, NONE), "numbers": "k-means:bits=3,activations=dynamic"}, SLOTS, BASE.model_copy(update={"recover": 7})
+        {**dict.fromkeys(SLOTS, NONE), "numbers": "k-means:bits=3,activations=dynamic"},
+        SLOTS,
+        BASE.model_copy(update={"recover": 7}),
     )
     assert alone is not None and [step.recover for step in alone.steps] == [7]

@@ -55,7 +55,7 @@ def _corpus_label(found: "DryRun") -> str:
         return "corpus, tokens to train on: it is streamed"
     if not found.corpus_estimated:
         return "corpus, tokens to train on, counted"
-    return f"corpus, tokens to train on, estimated from {100 * (found.corpus_share or 0):.2g} % of its bytes"
+    return f"corpus, tokens to train on, estimated from {_percent(found.corpus_share)} % of its bytes"
 
 
 def _percent(share: float | None) -> str:

@@ -1,10 +1,12 @@
 """Many vectors written as few: nearest centres, or nearest directions each with a weight."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-_CHUNK = 1 << 24
-"""Distances that are held at a time."""
+_POINTS, _CENTRES = 512, 1024
+"""whose distances are held at a time: so few that they stay in the processor's cache"""
 
 
 @torch.no_grad()
@@ -37,14 +39,26 @@ def lines(points: Tensor, count: int, *, iterations: int, seed: int) -> tuple[Te
 def nearest(points: Tensor, found: Tensor) -> Tensor:
     """(N,) int64: the centre (count, d) that each point (N, d) is nearest to."""
     squares = found.square().sum(1)
-    rows = max(1, _CHUNK // len(found))
-    return torch.cat([(squares - 2 * part @ found.t()).argmin(1) for part in torch.split(points, rows)])
+    return _least(points, found, lambda part, some: torch.addmm(squares[some], part, found[some].t(), alpha=-2))
 
 
 def _on_lines(points: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
-    rows = max(1, _CHUNK // len(found))
-    codes = torch.cat([(part @ found.t()).abs().argmax(1) for part in torch.split(points, rows)])
+    codes = _least(points, found, lambda part, some: (part @ found[some].t()).abs().neg())
     return codes, (points * found[codes]).sum(1)
+
+
+def _least(points: Tensor, found: Tensor, away: Callable[[Tensor, slice], Tensor]) -> Tensor:
+    """(N,) int64: where `away` is least, the first of equals. It gives (n, m) of n points and a slice of m centres."""
+    codes = []
+    for part in points.split(_POINTS):
+        best = points.new_full((len(part),), torch.inf)
+        code = torch.zeros(len(part), dtype=torch.int64, device=points.device)
+        for start in range(0, len(found), _CENTRES):
+            least, at = away(part, slice(start, start + _CENTRES)).min(1)
+            code = torch.where(least < best, at + start, code)
+            best = torch.minimum(least, best)
+        codes.append(code)
+    return torch.cat(codes)
 
 
 def _means(points: Tensor, codes: Tensor, before: Tensor) -> Tensor:

@@ -174,11 +174,17 @@ def encode_windows(
 
 
 def encode_questions(
-    tokenizer: Tokenizer, questions: Sequence[str], contexts: Sequence[str], *, max_length: int, stride: int
+    tokenizer: Tokenizer,
+    questions: Sequence[str],
+    contexts: Sequence[str],
+    *,
+    max_length: int,
+    stride: int,
+    where: Sequence[str] = (),
 ) -> list[Row]:
     """One or more rows a question: the whole question, then a window of its context; windows share `stride` tokens.
 
-    Raises: InputError where a question leaves no room for its context.
+    `where`: in which row of which file each stands. Raises: InputError where one leaves no room for its context.
     """
     tokenizer = _unbounded(tokenizer)
     template = template_of(tokenizer, 2)
@@ -188,8 +194,10 @@ def encode_questions(
     for i, (question, text) in enumerate(zip(_encode(tokenizer, questions), contexts, strict=True)):
         context = encoded[text]
         room = max_length - template.size - len(question.ids)
-        where = f"question {i} ('{questions[i][:40]}…', {len(question.ids)} tokens)"
-        for start in _starts(len(context.ids), room, stride, where):
+        named = f"{where[i]}: question" if where else f"question {i}"
+        for start in _starts(
+            len(context.ids), room, stride, f"{named} ('{questions[i][:40]}…', {len(question.ids)} tokens)"
+        ):
             rows.append(template.fill(i, question, _cut(context, start, start + room)))
     return rows
 
@@ -306,7 +314,7 @@ def _starts(length: int, room: int, stride: int, where: str) -> range:
     if room < 1 or stride < 0 or (length > room and stride >= room):
         raise InputError(
             f"{where}: {max(room, 0)} tokens of a row are left for {length} tokens of text, windows sharing {stride}; "
-            "use a shorter question, a larger max_length or a smaller stride (below what is left)"
+            "use a shorter question or longer rows (in training: training.row_length)"
         )
     return range(1) if length <= room else range(0, length - stride, room - stride)
 

@@ -70,9 +70,13 @@ def encode(tokenizer: Tokenizer, examples: Sequence[Example], *, max_length: int
                 return encode_windows(tokenizer, sentences, max_length=max_length, stride=stride)
             case SpanExample():
                 questions, contexts = zip(*map(texts_of, examples), strict=True)
-                return encode_questions(tokenizer, questions, contexts, max_length=max_length, stride=stride)
+                where = [example.where for example in examples]
+                return encode_questions(
+                    tokenizer, questions, contexts, max_length=max_length, stride=stride, where=where
+                )
     except InputError as error:
-        raise InputError(f"{_source(examples)}: {error}") from None
+        source = _source(examples)
+        raise InputError(f"{'' if str(error).startswith(source) else f'{source}: '}{error}") from None
 
 
 def texts_of(example: Example) -> tuple[str, ...]:

@@ -51,11 +51,12 @@ def label_of(value: Any, task: Task) -> str:
         raise BadRowError("'label' is blank")
     if len(text) > MAX_LABEL:
         raise BadRowError(f"'label' has {len(text):,} characters, more than {MAX_LABEL}: is it another column?")
-    if names and re.fullmatch(r"-?[0-9]{1,9}", text):
-        if not 0 <= int(text) < len(names):
+    if names and re.fullmatch(r"-?[0-9]{1,9}(\.0+)?", text):  # 1.0: a column that had gaps, as pandas writes it
+        number = int(float(text))
+        if not 0 <= number < len(names):
             known = ", ".join(f"{i} = {name}" for i, name in enumerate(names))
             raise BadRowError(f"label {text} is unknown to task '{task.name}' ({known}); for other labels, write words")
-        return names[int(text)]
+        return names[number]
     _check_characters(text, "label")
     return text
 

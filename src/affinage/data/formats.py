@@ -5,8 +5,9 @@ import json
 import re
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from shutil import copyfileobj
 from tempfile import TemporaryFile
@@ -22,6 +23,7 @@ Record = tuple[str, dict[str, Any]]
 MAX_JSON = 128 * 2**20
 """Characters that a whole-file JSON may have; JSONL has no such limit."""
 MAX_COLUMNS = 10_000
+_TAG = re.compile(r"(O|[BIESLUM]-\S+)$")
 MAX_WORDS = 100_000
 """Of a sentence in CoNLL."""
 
@@ -42,13 +44,16 @@ def read_csv(path: Path) -> Iterator[Record]:
 
 
 def read_tsv(path: Path) -> Iterator[Record]:
-    """Tab-separated with a header; cells may be quoted as in CSV."""
-    return _delimited(path, "\t")
+    """Tab-separated with a header. A quote is a character of its cell, as in GLUE's own files, but for a cell that is
+    quoted as in CSV from end to end, tabs and line breaks in it included.
+    """
+    return _records(path, _tab_separated(path), "\t")
 
 
 def read_conll(path: Path) -> Iterator[Record]:
     """A word a line, its columns separated by tabs or spaces, the word first and the tag last; a blank line ends a
-    sentence. `-DOCSTART-` lines and comments (`#` and no tab, before a sentence) are skipped.
+    sentence. `-DOCSTART-` lines and comments (`#` and no tab, before a sentence, and not a word with its tag in as many
+    columns as before) are skipped.
     """
     words: list[str] = []
     tags: list[str] = []
@@ -62,7 +67,12 @@ def read_conll(path: Path) -> Iterator[Record]:
                 yield f"{path}:{start}", {"tokens": words, "tags": tags}
                 words, tags = [], []
             continue
-        if line.startswith("#") and not words and "\t" not in line:
+        if (
+            line.startswith("#")
+            and not words
+            and "\t" not in line
+            and not (len(cells) == width and _TAG.match(cells[-1]))
+        ):
             continue
         width = width or len(cells)
         if len(cells) < 2 or len(cells) != width:
@@ -142,7 +152,7 @@ FORMATS: dict[str, Callable[[Path], Iterator[Record]]] = {
 
 
 def _delimited(path: Path, delimiter: str) -> Iterator[Record]:
-    csv.field_size_limit(max(MAX_LINE, csv.field_size_limit()))  # the default of 131,072 cuts long articles
+    """As CSV."""
     spent = 0
 
     def lines() -> Iterator[str]:
@@ -156,23 +166,74 @@ def _delimited(path: Path, delimiter: str) -> Iterator[Record]:
                 )
             yield line
 
-    rows = csv.reader(lines(), delimiter=delimiter, strict=True)
+    def rows() -> Iterator[tuple[int, list[str]]]:
+        nonlocal spent
+        read = _csv_rows(lines(), delimiter)
+        while True:
+            first = read.line_num + 1  # a quoted cell may span lines: name the first
+            spent = 0
+            cells = _next_row(read, f"{path}:{first}")
+            if cells is None:
+                return
+            yield first, cells
+
+    return _records(path, rows(), delimiter)
+
+
+def _tab_separated(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """(line, cells). A line of as many cells as the header stands alone, unless its last cell opens a quote and what
+    follows is no whole line; any other is read as CSV, on over the lines that it takes.
+    """
+    lines, width = iter(read_lines(path)), 0
+    ahead = next(lines, None)
+    while ahead is not None:
+        (number, line), ahead = ahead, next(lines, None)
+        cells = line.rstrip("\r\n").split("\t")
+        width = width or len(cells)
+        opened = cells[-1].startswith('"') and cells[-1].count('"') % 2 == 1
+        if len(cells) == width and not (opened and ahead and ahead[1].count("\t") + 1 != width):
+            yield number, [_unquoted(cell) for cell in cells] if any(cells) else []
+            continue
+        rest = (text for _, text in lines)
+        read = _csv_rows(chain([line], [ahead[1]] if ahead else [], rest), "\t")
+        found = _next_row(read, f"{path}:{number}")
+        if read.line_num > 1:
+            ahead = next(lines, None)
+        yield number, found or []
+
+
+def _unquoted(cell: str) -> str:
+    """A cell that is quoted from end to end, each quote in it doubled, without that; any other as it is."""
+    inner = cell[1:-1]
+    quoted = len(cell) > 1 and cell[0] == cell[-1] == '"' and '"' not in inner.replace('""', "")
+    return inner.replace('""', '"') if quoted else cell
+
+
+def _csv_rows(lines: Iterable[str], delimiter: str) -> Any:
+    csv.field_size_limit(max(MAX_LINE, csv.field_size_limit()))  # the default of 131,072 cuts long articles
+    return csv.reader(lines, delimiter=delimiter, strict=True)
+
+
+def _next_row(read: Any, where: str) -> list[str] | None:
+    """The cells of the next row; None after the last."""
+    try:
+        cells: list[str] | None = next(read, None)
+    except csv.Error as error:
+        raise DataError(f"{where}: {legible(error)}; close each quote, and double one inside a quoted cell") from None
+    return cells
+
+
+def _records(path: Path, rows: Iterable[tuple[int, list[str]]], delimiter: str) -> Iterator[Record]:
+    """Rows under a header, which is the first."""
     header: list[str] | None = None
-    while True:
-        where = f"{path}:{rows.line_num + 1}"  # a quoted cell may span lines: name the first
-        spent = 0
-        try:
-            cells = next(rows)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            raise DataError(
-                f"{where}: {legible(error)}; close each quote, and double one inside a quoted cell"
-            ) from None
+    for number, cells in rows:
+        where = f"{path}:{number}"
         if not cells:
             continue
         if header is None:
-            header = cells
+            header = [name.strip() for name in cells]
+            if delimiter != "\t" and len(header) == 1 and "\t" in header[0]:
+                raise DataError(f"{where}: the header has tabs and no '{delimiter}': name a tab-separated file .tsv")
             _check_header(header, where)
         elif len(cells) != len(header):
             raise DataError(f"{where}: the row has {len(cells)} cells, the header has {len(header)}")

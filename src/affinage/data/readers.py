@@ -1,5 +1,7 @@
 """Where labelled rows come from: a file of any known format, a folder of parts, or a dataset of the hub."""
 
+import logging
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +12,14 @@ from affinage.data.hub import looks_like_hub_name, read_hub, split_names
 from affinage.data.lines import is_gzip
 from affinage.errors import DataError, InputError, legible
 
+log = logging.getLogger(__name__)
+
 PARTS: dict[str, tuple[str, ...]] = {
     "train": ("train",),
-    "valid": ("valid", "validation", "dev"),
+    "valid": ("valid", "validation", "dev", "val", "eval", "validation_matched", "dev_matched"),
     "test": ("test",),
 }
-"""Part of a dataset -> the names it goes by."""
+"""Part of a dataset -> the names it goes by, in any case, also with `-00000-of-00001` behind them."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +56,16 @@ def read_rows(
 
 def part_named(name: str | None) -> str:
     """dev, validation -> valid; a name that is none of these is returned as it is, None as nothing."""
-    return next((part for part, names in PARTS.items() if name in names), name or "")
+    name = name or ""
+    plain = re.sub(r"-\d+-of-\d+$", "", name).lower()
+    return next((part for part, names in PARTS.items() if plain in names), name)
 
 
 def find_parts(path: str | Path) -> dict[str, str]:
     """The parts of a dataset, of train, valid and test those that are there: part -> source for `read_rows`.
 
-    A folder is searched for `train.*`, `valid.*` (or `validation`, `dev`) and `test.*`; a single file is {"all": file};
-    a hub name gives the splits of the same names.
+    A folder is searched for `train.*`, `valid.*` and `test.*` (or what else `PARTS` calls them); a single file is
+    {"all": file}; a hub name gives the splits of the same names. What is left alone is logged.
 
     Raises: InputError if there is nothing of the kind, or a part is there twice.
     """
@@ -72,33 +78,44 @@ def find_parts(path: str | Path) -> dict[str, str]:
     if str(path).endswith("]"):
         return {"all": str(path)}
     splits = split_names(str(path))
-    parts = {part: f"{path}[{n}]" for part, names in PARTS.items() for n in names if n in splits}
+    parts = _by_part(str(path), {name: name for name in splits}, "split")
     if not parts:
         raise InputError(
             f"dataset '{path}' has no train, validation or test split; it has: {', '.join(splits)}. "
             f"Name one as '{path}[{splits[0] if splits else 'split'}]'"
         )
-    return parts
+    return {part: f"{path}[{name}]" for part, name in parts.items()}
 
 
 def _parts_of(folder: Path) -> dict[str, str]:
-    parts: dict[str, str] = {}
     try:
         inside = sorted(folder.iterdir())
     except OSError as error:
         raise InputError(f"{folder}: cannot be read: {error.strerror or error}") from None
-    files = [p for p in inside if _suffix(p) in FORMATS]
-    for part, names in PARTS.items():
-        found = [p for p in files if p.name.split(".")[0] in names]
-        if len(found) > 1:
-            names_found = ", ".join(p.name for p in found)
-            raise InputError(f"{folder}: several files for its {part} part: {names_found}; keep one")
-        if found:
-            parts[part] = str(found[0])
+    files = [p for p in inside if _suffix(p) in FORMATS and not p.name.startswith(".")]
+    parts = _by_part(str(folder), {p.name: p.name.split(".")[0] for p in files}, "file")
     if not parts:
         there = ", ".join(p.name for p in inside[:10]) or "nothing"
         raise InputError(f"{folder}: expected train.*, valid.* or test.* with a suffix of {_allowed()}; found {there}")
-    return parts
+    return {part: str(folder / name) for part, name in parts.items()}
+
+
+def _by_part(source: str, called: Mapping[str, str], what: str) -> dict[str, str]:
+    """Part -> which of these it is. `called`: each -> its name without suffix. Raises: InputError for two of a part."""
+    parts: dict[str, str] = {}
+    left = []
+    for one, name in called.items():
+        part = part_named(name)
+        if part not in PARTS:
+            left.append(one)
+        elif part in parts:
+            raise InputError(f"{source}: several {what}s for its {part} part: {parts[part]}, {one}; keep one")
+        else:
+            parts[part] = one
+    if parts and left:
+        known = ", ".join(name for names in PARTS.values() for name in names)
+        log.warning("%s: left alone, for parts are called %s: %s", source, known, ", ".join(left[:10]))
+    return {part: parts[part] for part in PARTS if part in parts}
 
 
 def _records(source: str | Path, split: str | None) -> Iterator[Record]:

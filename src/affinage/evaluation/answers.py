@@ -29,7 +29,7 @@ def exact(normalise: Callable[[str], str]) -> Callable[[str, Sequence[str]], flo
     """1 where the prediction equals one of the answers, once normalised; no answer at all counts as the empty one."""
 
     def value(prediction: str, answers: Sequence[str]) -> float:
-        return float(normalise(prediction) in {normalise(a) for a in answers or ("",)})
+        return float(normalise(prediction) in _accepted(answers, normalise))
 
     return value
 
@@ -45,6 +45,12 @@ def token_f1(normalise: Callable[[str], str]) -> Callable[[str, Sequence[str]], 
 
     def value(prediction: str, answers: Sequence[str]) -> float:
         predicted = normalise(prediction).split()
-        return max(one(predicted, normalise(a).split()) for a in answers or ("",))
+        return max(one(predicted, answer.split()) for answer in _accepted(answers, normalise))
 
     return value
+
+
+def _accepted(answers: Sequence[str], normalise: Callable[[str], str]) -> set[str]:
+    """The answers, normalised; as in SQuAD 2.0's script those of which nothing is left do not count beside others."""
+    found = {normalise(answer) for answer in answers}
+    return found - {""} or {""}

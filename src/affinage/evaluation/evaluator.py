@@ -97,7 +97,10 @@ def score_predictions(
     """
     scores, rows = [], {}
     for measure in map(metric, task.metrics):
-        rows[measure.name] = measure.rows(predicted, expected)
+        found = measure.rows(predicted, expected)
+        if not len(found):  # of questions without an answer, where there is none
+            continue
+        rows[measure.name] = found
         low, high = bootstrap_interval(measure, predicted, expected)
         scores.append(
             Score(
@@ -107,7 +110,7 @@ def score_predictions(
                 value=measure.score(predicted, expected),
                 low=low,
                 high=high,
-                n=len(expected),
+                n=len(found),
                 seeds=seeds,
                 baseline=_majority(expected) if measure.name == "accuracy" else None,
                 split=split,

@@ -89,16 +89,21 @@ class _File(BaseModel):
 
 
 def _checked(metrics: Mapping[str, list[list[float]]], where: str) -> dict[str, Floats]:
-    """(n, k) arrays, n the same for all. Raises: InputError where they are none, or no statistics of their metric."""
+    """(n, k) arrays, n the same for all but those of some examples only.
+
+    Raises: InputError where they are none, or no statistics of their metric.
+    """
+    try:
+        measures = {name: metric(name) for name in metrics}
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
     counts = {name: len(rows) for name, rows in metrics.items()}
-    if not counts or len(set(counts.values())) > 1 or not all(counts.values()):
+    whole = {count for name, count in counts.items() if not measures[name].of_some}
+    if len(whole) != 1 or not all(0 < count <= max(whole) for count in counts.values()):
         raise InputError(f"{where}: expected the same number of rows for every metric, found {counts or 'no metric'}")
     found = {}
     for name, rows in metrics.items():
-        try:
-            measure = metric(name)
-        except InputError as error:
-            raise InputError(f"{where}: {error}") from None
+        measure = measures[name]
         try:
             array = np.array(rows, np.float64)
             score = float(measure.aggregate(array.sum(axis=0)))

@@ -31,9 +31,14 @@ class Metric:
     summary: str
     lowest: float = 0.0
     """the worst score; the best is 1"""
+    of_some: bool = False
+    """whether it is about some of the examples only, and has rows of no others"""
 
     def rows(self, predictions: Sequence[Any], references: Sequence[Any]) -> Floats:
-        """(n, k) statistics. Raises: InputError where there is nothing to compare, or the lengths differ."""
+        """(n, k) statistics; of fewer examples where a metric is about some of them only.
+
+        Raises: InputError where there is nothing to compare, or the lengths differ.
+        """
         if not len(references) or len(predictions) != len(references):
             raise InputError(f"{self.name}: {len(predictions)} predictions for {len(references)} references")
         return self.statistics(predictions, references)
@@ -89,11 +94,13 @@ def _valued(value: Callable[[Any, Any], float]) -> Callable[[Sequence[Any], Sequ
 
 
 def _where(value: Callable[[Any, Any], float], *, answered: bool) -> Callable[[Sequence[Any], Sequence[Any]], Floats]:
-    """Statistics (value of the example, 1) of the questions that have an answer, or of those that have none."""
+    """Statistics (value of the example, 1) of the questions that have an answer, or of those that have none: these
+    alone count, and there may be none.
+    """
 
     def statistics(predictions: Sequence[Any], references: Sequence[Any]) -> Floats:
         pairs = zip(predictions, references, strict=True)
-        return np.array([(value(p, r), 1.0) if bool(r) == answered else (0.0, 0.0) for p, r in pairs])
+        return np.array([(value(p, r), 1.0) for p, r in pairs if bool(r) == answered]).reshape(-1, 2)
 
     return statistics
 
@@ -215,18 +222,21 @@ METRICS: dict[str, Metric] = _table(
         _where(token_f1(normalise_answer), answered=True),
         _mean,
         "SQuAD 2.0 HasAns F1: of the questions that have an answer",
+        of_some=True,
     ),
     Metric(
         "has_answer_exact_match",
         _where(exact(normalise_answer), answered=True),
         _mean,
         "SQuAD 2.0 HasAns exact match",
+        of_some=True,
     ),
     Metric(
         "no_answer_accuracy",
         _where(exact(normalise_answer), answered=False),
         _mean,
         "SQuAD 2.0 NoAns: share of the questions without an answer that get none (its F1 is its exact match)",
+        of_some=True,
     ),
     Metric("exact_match_fr", _valued(exact(normalise_french_answer)), _mean, "exact match, French articles left out"),
     Metric("f1_fr", _valued(token_f1(normalise_french_answer)), _mean, "word-overlap F1, French articles left out"),

@@ -14,17 +14,22 @@ from affinage.models.layout import LAYOUTS, layout_of
 
 
 def load_frozen_embeddings(
-    name_or_path: str | Path, kind: Kind, *, labels: Sequence[str] | None = None, seed: int = 0
+    name_or_path: str | Path,
+    kind: Kind,
+    *,
+    labels: Sequence[str] | None = None,
+    seed: int = 0,
+    dropout: float | None = None,
 ) -> PreTrainedModel:
     """The stock model of a task without its encoder's layers, only its head to be trained, in eval mode.
 
-    `labels` and `seed` as for `load_task_model`, so that the head starts as that of the whole model does. Where a
-    text has one answer it reads the mean over the real tokens, which in a saved model is not noted: load it with this
-    again.
+    `labels`, `seed` and `dropout` as for `load_task_model`, so that the head starts as that of the whole model does.
+    Where a text has one answer it reads the mean over the real tokens, which in a saved model is not noted: load it
+    with this again.
 
     Raises: InputError as `load_task_model`, and for an architecture that is not known.
     """
-    model = load_task_model(name_or_path, kind, labels=labels, seed=seed)
+    model = load_task_model(name_or_path, kind, labels=labels, seed=seed, dropout=dropout)
     remove_encoder_(model)
     if kind not in ("token", "span"):
         read_mean_(model)

@@ -73,8 +73,9 @@ def score_bars(report: Report) -> list[Plot]:
                 _bar(axes, row, score, SERIES[order[score.model] % len(SERIES)] if is_system(report, score) else FLOOR)
             axes.set_yticks(range(len(group)), names)
             axes.set_ylim(len(group) - 0.4, -0.6)
-            axes.set_xlim(0, 115)
-            axes.set_xticks([0, 25, 50, 75, 100])
+            lowest = min(100 * min(s.value, s.value if s.low is None else s.low) for s in group)  # of a correlation
+            axes.set_xlim(min(0, 1.1 * lowest), 115)
+            axes.set_xticks([tick for tick in range(-100, 101, 25) if tick >= min(0, lowest)])
             axes.grid(axis="x", color=LINE, linewidth=0.6)
         told = "; ".join(f"{s.model} {pct(s.value)} %{within(s.low, s.high)}" for s in group)
         plots.append(Plot(f"{task}: {metric}, %", finished[0], f"{told}. Intervals are 95 %; n = {group[0].n:,}."))

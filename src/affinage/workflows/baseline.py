@@ -59,13 +59,16 @@ def baseline(
     settings = {"training.learning_rate": HEAD_LEARNING_RATE, **(overrides or {})}
     run = read_task_run(model, task=task, data=data, recipe=recipe, overrides=settings, columns=columns)
     kind, labels = run.task.kind, run.data.labels
-    network = load_frozen_embeddings(model, kind, labels=labels, seed=run.training.seed)
+    seed, dropout = run.training.seed, run.recipe.student.dropout
+    network = load_frozen_embeddings(model, kind, labels=labels, seed=seed, dropout=dropout)
     log.info("only the head is trained, on frozen embeddings, at a learning rate of %g", run.training.learning_rate)
     folder = run.open_folder(out, verb="baseline", overwrite=overwrite)
     best, trained = train_task_model(run, network, folder, title="baseline", callbacks=callbacks, quiet=quiet)
 
     final = load_frozen_embeddings(best, kind)
     final.to(network.device)  # type: ignore[arg-type]
+    if run.task.no_answer:
+        run.tune_no_answer_(final)
     parts = run.data
     split, examples = (parts.test_split, parts.test) if parts.test else (parts.valid_split, parts.valid)
     learned = run.evaluate(final, examples, name="frozen embeddings", split=split)

@@ -1,9 +1,10 @@
 """Which reports lie in some folders, and what was scored in each."""
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from affinage.errors import InputError
 from affinage.evaluation.example_scores import PartScores, read_example_scores
@@ -17,6 +18,8 @@ log = logging.getLogger(__name__)
 TRAINED, SCORED, TIMED = ("pretrain", "distil"), ("finetune", "baseline"), "benchmark"
 """verbs whose reports are used: what they give"""
 _USED = (*TRAINED, *SCORED, TIMED)
+_FREE = ("seed", "logging_steps", "precision", "kernels", "description", "source")
+"""keys of a recipe in which seeds of one system may differ"""
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,10 @@ class Scored:
     """metric -> score of the commonest label, where the folder's own report says it"""
     kind: str | None
     """of a baseline: majority, or frozen embeddings"""
+    data: frozenset[str] = frozenset()
+    """fingerprints of what it was trained and scored on"""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """of its recipe, those of a seed and a machine aside; empty where the folder has none"""
 
 
 def system_name(model: str | Path) -> str:
@@ -151,12 +158,48 @@ def scored(one: Found) -> Scored:
         else "majority"
         if "majority" in set.intersection(*owners)
         else "frozen embeddings",
+        data=frozenset(report.provenance.data.values()),
+        settings=_settings(one.path),
     )
+
+
+def refuse_other_making(first: Scored, second: Scored) -> None:
+    """Raises: InputError where two folders of one system differ in more than the seed: their mean would mean nothing."""
+    both = f"'{first.folder}' and '{second.folder}' are both {first.system} on {first.task}"
+    if first.data and second.data and first.data != second.data:
+        raise InputError(f"{both}, made from different data: they are no seeds of one system; report on them apart")
+    if first.settings and second.settings:
+        for key in sorted(first.settings.keys() | second.settings.keys()):
+            ours, theirs = first.settings.get(key), second.settings.get(key)
+            if ours != theirs:
+                raise InputError(
+                    f"{both}, with {key} {ours} and {theirs}: they are no seeds of one system; report on them apart"
+                )
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    try:
+        whole = Recipe.load(folder / "recipe.yaml").model_dump(mode="json")
+    except InputError:
+        return {}
+    return {key: value for key, value in _flat("", whole) if key.rpartition(".")[2] not in _FREE}
+
+
+def _flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Key with dots -> value, of mappings and lists within one another."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+    if not inside:
+        yield prefix, value
+        return
+    for key, inner in inside:
+        yield from _flat(f"{prefix}.{key}" if prefix else str(key), inner)
 
 
 def refuse_unpaired(first: Scored, second: Scored) -> None:
     """Raises: InputError where two folders were not scored on the same examples, by the same metrics."""
-    if (first.part, first.examples.fingerprint) != (second.part, second.examples.fingerprint):
+    # A dev part that is reported on is a test part to whoever reads an augmented folder.
+    parts = {"test" if one.part == "dev" else one.part for one in (first, second)}
+    if len(parts) > 1 or first.examples.fingerprint != second.examples.fingerprint:
         raise InputError(
             f"'{first.folder}' ({first.part} part) and '{second.folder}' ({second.part} part) were scored on different "
             f"examples of {first.task}: such scores are not compared; use the same data for both"

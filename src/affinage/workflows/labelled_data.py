@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -27,6 +28,8 @@ from affinage.errors import DataError, InputError
 
 log = logging.getLogger(__name__)
 
+_ONE_CLASS = re.compile(r"f1:[^,)]+")
+"""in the name of a metric, that of one class"""
 _LOOKED_AT = 200
 """rows of a test part by which it is told whether it has labels"""
 _KEPT_BACK = (None, "", -1, "-1")
@@ -91,6 +94,12 @@ def training_data(task: Task, data: str | Path, *, columns: Mapping[str, str] | 
         raise InputError(f"{parts['train']}: every row has the label '{min(found)}'; a classifier needs at least two")
     if task.kind == "multi_label" and not found:
         raise InputError(f"{parts['train']}: no row has a label; a classifier needs at least one")
+    named = {name.partition(":")[2] for metric in task.metrics for name in _ONE_CLASS.findall(metric)}
+    if lacking := sorted(named - set(labels)):
+        raise InputError(
+            f"{parts['train']}: task '{task.name}' is scored by the F1 of '{lacking[0]}', which is none of the labels "
+            f"({', '.join(labels)}); write them as the task names them: {', '.join(task.label_names or named)}"
+        )
     values = {example.value for example in train if isinstance(example, RegressionExample)}
     if len(values) == 1:
         raise InputError(f"{parts['train']}: every row has the value {min(values):g}; there is nothing to learn")
@@ -101,7 +110,7 @@ def training_data(task: Task, data: str | Path, *, columns: Mapping[str, str] | 
             f"{data}: its {split} part has no question without an answer, on which task '{task.name}' tunes its "
             "threshold; make some from answerable ones with: affinage unanswerable DATA --out DIR"
         )
-    notes = slices(task, {part: len(rows) for part, rows in read.items()})
+    notes = (*slices(task, {part: len(rows) for part, rows in read.items()}), *_seen_before(train, test, test_split))
     return TaskData(train, valid, test, labels, split, test_split, parts, notes)
 
 
@@ -125,6 +134,13 @@ def slices(task: Task, rows: Mapping[str, int]) -> tuple[str, ...]:
         for part, official in task.official_rows.items()
         if 0 < rows.get(part, 0) < official
     )
+
+
+def _seen_before(train: Sequence[Example], test: Sequence[Example], split: str) -> list[str]:
+    """How many of the test texts are in the training part word for word, in a sentence; nothing where none is."""
+    known = {texts_of(example) for example in train}
+    count = sum(texts_of(example) in known for example in test)
+    return [f"{count:,} of the {len(test):,} texts of the {split} part stand in the training part too"] if count else []
 
 
 def refuse_unknown_labels(examples: Sequence[Example], labels: Sequence[str], *, where: str) -> None:

@@ -19,17 +19,20 @@ MACRO = "macro average"
 def suite_averages(
     scored: Mapping[str, Mapping[str, Seeds]], baselines: Mapping[str, Mapping[str, Seeds]], *, reference: str
 ) -> tuple[Compared, tuple[str, ...]]:
-    """The average of every suite of which every system was scored on two tasks or more, and which tasks these are.
+    """The average of every suite of which its systems were scored on two tasks or more, and which tasks these are.
 
-    Task -> system (of baselines: embeddings) -> seeds. Tasks that a system lacks are left out for all of them. Examples
-    and seeds are resampled task by task; an average of baselines takes the higher of each task.
+    Task -> system (of baselines: embeddings) -> seeds. A suite's systems are those that were scored on a task of it; a
+    task that one of them lacks, or that was scored on another part than most, is left out for all. Examples and seeds
+    are resampled task by task; an average of baselines takes the higher of each task.
     """
     scores: list[Score] = []
     comparisons: list[Comparison] = []
     notes: list[str] = []
-    systems = list(dict.fromkeys(name for of_task in scored.values() for name in of_task))
     for suite, tasks in _suites(scored).items():
+        systems = list(dict.fromkeys(name for task in tasks for name in scored[task]))
         shared = [task for task in tasks if all(system in scored[task] for system in systems)]
+        parts = [scored[task][systems[0]][0].part for task in shared]
+        shared = [task for task, part in zip(shared, parts, strict=True) if part == max(parts, key=parts.count)]
         if len(shared) < 2:
             continue
         means, floor = _means(shared, systems, scored, baselines)

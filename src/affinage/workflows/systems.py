@@ -14,6 +14,7 @@ from affinage.workflows.found import (
     Found,
     Scored,
     find_reports,
+    refuse_other_making,
     refuse_unpaired,
     scored,
     system_name,
@@ -62,6 +63,9 @@ def gather(folders: Sequence[str | Path], *, reference: str | None = None) -> Sy
         everyone = [*_flat(systems), *_flat(baselines.by_task.get(task, {}))]
         for other in everyone[1:]:
             refuse_unpaired(everyone[0], other)
+    for name in names:
+        if name == "majority" or name.startswith("frozen embeddings"):
+            raise InputError(f"a model is called '{name}', as a baseline is in reports; rename its folder")
     models = _models(found, names)
     timed = _timed(found, names, models)
     if not models:
@@ -181,7 +185,7 @@ class _Groups:
         return {name for systems in self.by_task.values() for name in systems}
 
     def add(self, one: Scored) -> None:
-        """Raises: InputError where this seed is there already."""
+        """Raises: InputError where this seed is there already, or the others are not seeds of the same."""
         seeds = self.by_task.setdefault(one.task, {}).setdefault(one.system, [])
         for other in seeds:
             if other.seed == one.seed:
@@ -189,5 +193,6 @@ class _Groups:
                     f"'{other.folder}' and '{one.folder}' are both {one.system} on {one.task} with seed {one.seed}: "
                     "name one of them"
                 )
+            refuse_other_making(other, one)
         seeds.append(one)
         seeds.sort(key=lambda s: -1 if s.seed is None else s.seed)

@@ -179,6 +179,9 @@ def read_planned_run(
     length = row_length(training, max_length(config), model)
     examples = training_data(wanted, data, columns=columns)
     rows = encode(tokenizer.backend_tokenizer, examples.train, max_length=length, stride=stride_for(length))
+    if wanted.kind == "span":  # a question that leaves no room for its text is said now, not after training
+        for part in (examples.valid, examples.test):
+            encode(tokenizer.backend_tokenizer, part, max_length=length, stride=stride_for(length))
     _tell(examples, rows, length)
     return TaskRun(
         model=model,
