@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from affinage.data.task import load_task
 from affinage.decoding.spans import SpanWindow, best_answers, no_answer_margin
+from affinage.evaluation.evaluator import score_predictions
 from affinage.evaluation.metrics import metric
 from affinage.evaluation.no_answer import best_threshold
 
@@ -59,3 +61,23 @@ def test_the_threshold_decides_as_the_margin_says() -> None:
         best = best_answers([window], "On quay was it", allow_no_answer=True, no_answer_threshold=threshold)
         assert best[0]["answer"] == answer
     assert best_answers([window], "On quay was it")[0]["answer"] == "quay was"
+
+
+def test_metrics_of_some_questions_count_those_alone() -> None:
+    task = load_task("squad2")
+    scores, _ = score_predictions(task, PREDICTED, [tuple(answers) for answers in ACCEPTED], name="m")
+    found = {score.metric: score for score in scores}
+    answered = sum(map(bool, ACCEPTED))
+    assert found["has_answer_f1"].n == answered and found["no_answer_accuracy"].n == len(ACCEPTED) - answered
+    right, _ = score_predictions(task, ["x", "", ""], [("x",), (), ()], name="m")
+    one = next(score for score in right if score.metric == "has_answer_f1")
+    assert (one.value, one.low, one.high, one.n) == (1.0, 1.0, 1.0, 1)
+    every, kept = score_predictions(task, ["x", "y"], [("x",), ("y",)], name="m")
+    assert "no_answer_accuracy" not in {score.metric for score in every} | set(kept.rows)
+
+
+def test_an_answer_of_nothing_but_an_article_does_not_count_beside_others() -> None:
+    """As in SQuAD 2.0's script."""
+    assert metric("exact_match").score([""], [("The", "the film")]) == 0
+    assert metric("exact_match").score(["film"], [("The", "the film")]) == 1
+    assert metric("exact_match").score(["the"], [("The",)]) == 1

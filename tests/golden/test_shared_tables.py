@@ -117,9 +117,13 @@ def test_lines_lose_no_more_from_round_to_round_and_find_points_on_lines() -> No
 
 def test_nearest_in_chunks_is_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
     x, found = points(23, 3), points(5, 3, 1)
+    found[3] = found[1]  # of equals the first
     whole = nearest(x, found)
-    monkeypatch.setattr("affinage.compression.clustering._CHUNK", 10)
-    assert torch.equal(nearest(x, found), whole)
+    assert torch.equal(whole, torch.cdist(x, found).argmin(1)) and 3 not in whole
+    codes = lines(x, 5, iterations=0, seed=0)[0]
+    monkeypatch.setattr("affinage.compression.clustering._POINTS", 10)
+    monkeypatch.setattr("affinage.compression.clustering._CENTRES", 2)
+    assert torch.equal(nearest(x, found), whole) and torch.equal(lines(x, 5, iterations=0, seed=0)[0], codes)
 
 
 @pytest.mark.parametrize("common", [False, True])

@@ -210,6 +210,48 @@ def test_parts_of_a_folder(tmp_path: Path) -> None:
         find_parts(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["val", "eval", "Validation", "dev_matched", "validation-00000-of-00001"])
+def test_other_names_of_a_part(tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    for file in ("train.tsv", f"{name}.tsv", "dev_mismatched.tsv", "notes.txt"):
+        (tmp_path / file).touch()
+    assert find_parts(tmp_path) == {"train": str(tmp_path / "train.tsv"), "valid": str(tmp_path / f"{name}.tsv")}
+    assert "left alone" in caplog.text and "dev_mismatched.tsv" in caplog.text and "notes.txt" not in caplog.text
+
+
+def test_a_quote_in_a_tab_separated_file_is_a_character(tmp_path: Path) -> None:
+    """As in GLUE's own files; what a spreadsheet quoted from end to end is read as CSV."""
+    path = tmp_path / "data.tsv"
+    lines = ['text\tlabel', '"He said no\t1', '"Quoted" start\t0', 'the end"\t1', '"say ""oui"""\t0',
+             '"two\nlines\tand a tab"\t1',
+             '0\t"last\ncell"', '"\t""', "",
+             'x\t"open']  # fmt: skip
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    found = [(r.values["text"], r.values["label"], int(r.where.rpartition(":")[2])) for r in rows(path)]
+    assert found == [('"He said no', "1", 2), ('"Quoted" start', "0", 3), ('the end"', "1", 4), ('say "oui"', "0", 5),
+                     ("two\nlines\tand a tab", "1", 6), ("0", "last\ncell", 8), ('"', "", 10),
+                     ("x", '"open', 12)]  # fmt: skip
+
+
+def test_a_tab_separated_file_called_csv(tmp_path: Path) -> None:
+    path = tmp_path / "data.csv"
+    path.write_text("text\tlabel\nbien\t1\n")
+    with pytest.raises(DataError, match=r"data\.csv:1: the header has tabs .* \.tsv"):
+        rows(path)
+
+
+def test_spaces_around_a_column_s_name_are_none_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "data.csv"
+    path.write_text("text, label\nbien,1\n")
+    assert rows(path)[0].values == {"text": "bien", "label": "1"}
+
+
+def test_a_hashtag_is_a_word(tmp_path: Path) -> None:
+    path = tmp_path / "data.conll"
+    path.write_text("#fromage O\nParis B-LOC\n\n# a comment\n# O\n1 O\n", encoding="utf-8")
+    found = rows(path, {"tokens": "tokens", "tags": "tags"})
+    assert [r.values["tokens"] for r in found] == [["#fromage", "Paris"], ["#", "1"]]
+
+
 def test_parts_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"expected train\.\*.*found nothing"):
         find_parts(tmp_path)

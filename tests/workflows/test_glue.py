@@ -13,6 +13,7 @@ from affinage.data.task import load_task, task_names
 from affinage.errors import DataError, InputError
 from affinage.report.report import Report
 from affinage.runtime.load import load
+from affinage.workflows.baseline import baseline
 from affinage.workflows.evaluate import evaluate
 from affinage.workflows.finetune import finetune
 from affinage.workflows.labelled_data import training_data
@@ -128,6 +129,28 @@ def test_the_macro_average_of_a_suite(tmp_path: Path) -> None:
     assert only.is_dir()
 
 
+def test_a_system_of_another_task_leaves_the_average_alone_and_parts_are_not_mixed(tmp_path: Path) -> None:
+    for place, task in enumerate(("rte", "sst2", "wnli")):
+        for system in ("teacher", "student"):
+            rows = {"accuracy": right(0.8, n=100, seed=place)}
+            part = "held-out train" if task == "wnli" else "dev"
+            write_tuned(tmp_path / f"{system}-{task}", f"runs/{system}", rows, task=task, split=part)
+    write_tuned(tmp_path / "other", "runs/other", {"accuracy": right(0.7)}, task="sentiment")
+    report = make_report([tmp_path], reference="teacher", out=tmp_path.parent / f"{tmp_path.name}-report")
+    assert {score.model for score in report.scores if score.task == "glue"} == {"teacher", "student"}
+    (told,) = report.notes
+    assert told.startswith("glue: the macro average is the mean over rte (accuracy), sst2 (accuracy); left out: ")
+
+
+def test_labels_under_other_words_than_the_metric_s_are_refused(tmp_path: Path) -> None:
+    lines = [{"sentence1": f"a {i}", "sentence2": "b", "label": ("same", "other")[i % 2]} for i in range(20)]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(
+        InputError, match=r"F1 of 'equivalent', which is none of the labels .*not_equivalent, equivalent"
+    ):
+        training_data(load_task("mrpc"), tmp_path)
+
+
 def test_a_suite_above_its_baselines(tmp_path: Path) -> None:
     for task in ("rte", "sst2"):
         for system, share in (("teacher", 0.9), ("student", 0.8)):
@@ -175,6 +198,33 @@ def test_the_no_answer_threshold_is_tuned_on_some_contexts_and_kept(tmp_path: Pa
     tuned_again = finetune(out, task="qa", data=data, out=tmp_path / "qa", overrides=STEPS, quiet=True)
     assert "no_answer_threshold" not in json.loads((tmp_path / "qa" / "config.json").read_text())
     assert tuned_again.scores
+
+
+def test_a_question_that_fills_its_row_is_refused_before_training(tmp_path: Path) -> None:
+    rows = rows_of("qa", 12)
+    write_rows(tmp_path / "data" / "train.jsonl", rows[:8])
+    rows[9]["question"] = 40 * rows[9]["question"]
+    write_rows(tmp_path / "data" / "test.jsonl", rows[8:])
+    out = tmp_path / "out"
+    with pytest.raises(InputError, match=r"test\.jsonl:2: question .* longer rows .*training\.row_length"):
+        finetune(save_tiny(tmp_path), task="qa", data=tmp_path / "data", out=out, overrides=STEPS)
+    assert not out.exists() and not out.with_name("out.partial").exists()
+
+
+def test_the_baseline_tunes_its_threshold_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    baseline(
+        save_tiny(tmp_path), task="squad2", data=write_squad2(tmp_path / "data"), out=tmp_path / "b", overrides=STEPS
+    )
+    assert "no answer from a margin of" in caplog.text
+
+
+def test_texts_of_the_test_part_that_were_trained_on_are_said(tmp_path: Path) -> None:
+    rows = rows_of("sentiment", 20)
+    write_rows(tmp_path / "train.jsonl", rows[:14])
+    write_rows(tmp_path / "test.jsonl", [*rows[14:], rows[0]])
+    (note,) = training_data(load_task("sentiment"), tmp_path).notes
+    assert note.endswith("of the 7 texts of the test part stand in the training part too")
 
 
 def test_a_dev_part_with_answers_only_is_refused(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 from affinage.errors import InputError
 from affinage.evaluation.example_scores import read_example_scores, references_fingerprint
 from affinage.evaluation.significance import mcnemar
+from affinage.recipe import Recipe
 from affinage.report.report import Comparison, Report, Score
 from affinage.workflows.report import collect, make_report
 from tiny_runs import (
@@ -264,6 +265,34 @@ def test_other_examples_are_not_compared(tmp_path: Path) -> None:
     assert f"'{floor}'" in refused("different examples", theirs, floor)
     valid = write_tuned(tmp_path / "d", "runs/teacher", {"accuracy": right(0.8)}, split="valid")
     refused(r"\(test part\).*\(valid part\)", theirs, valid)
+
+
+def test_a_dev_part_is_the_test_part_of_an_augmented_folder(tmp_path: Path) -> None:
+    for part, system in (("dev", "teacher"), ("test", "student")):
+        write_tuned(tmp_path / part, f"runs/{system}", {"accuracy": right(0.8)}, split=part)
+    assert {s.model for s in collect([tmp_path], command="x").scores} == {"teacher", "student"}
+
+
+def test_runs_that_differ_in_more_than_the_seed_are_no_seeds(tmp_path: Path) -> None:
+    folders = [
+        write_tuned(tmp_path / str(seed), "runs/teacher", {"accuracy": right(0.8)}, seed=seed) for seed in range(3)
+    ]
+    for place, folder in enumerate(folders):
+        changed = {"training.seed": str(place), "training.learning_rate": "1e-4" if place == 2 else "3e-4"}
+        (folder / "recipe.yaml").write_text(Recipe.load("finetune", changed).to_yaml(), encoding="utf-8")
+    assert len(collect(folders[:2], command="x").scores[0].seeds) == 2
+    said = refused("are both teacher on sentiment, with stages.0.training.learning_rate 0.000", *folders)
+    assert f"'{folders[2]}'" in said
+    data = {"train.jsonl": "abc"}
+    for folder, text in ((folders[0], "abc"), (folders[1], "def")):
+        report = Report.from_json((folder / "report.json").read_text(encoding="utf-8"))
+        where = report.provenance.model_copy(update={"data": data | {"test.jsonl": text}})
+        (folder / "report.json").write_text(report.model_copy(update={"provenance": where}).to_json(), encoding="utf-8")
+    refused("made from different data", *folders[:2])
+
+
+def test_a_model_called_as_a_baseline_is_refused(tmp_path: Path) -> None:
+    refused("a model is called 'majority'", write_tuned(tmp_path / "a", "runs/majority", {"accuracy": right(0.8)}))
 
 
 def test_other_metrics_are_not_compared(tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ def scored(one: Found) -> Scored:
 
 
 def refuse_other_making(first: Scored, second: Scored) -> None:
-    """Raises: InputError where two folders of one system differ in more than the seed: their mean would mean nothing."""
+    """Raises: InputError where two folders of one system differ in more than the seed: no mean is of them."""
     both = f"'{first.folder}' and '{second.folder}' are both {first.system} on {first.task}"
     if first.data and second.data and first.data != second.data:
         raise InputError(f"{both}, made from different data: they are no seeds of one system; report on them apart")
