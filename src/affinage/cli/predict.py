@@ -45,13 +45,13 @@ def predict(
         typer.Option("--template", metavar="TEXT", help="Hypothesis of a label. Default: 'Ce texte parle de {}.'"),
     ] = None,
     method: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--method",
             metavar="NAME",
-            help="Zero-shot: entailment_logits, entailment_probability_softmax, multi_label.",
+            help="Zero-shot: entailment_logits (default), entailment_probability_softmax, multi_label.",
         ),
-    ] = "entailment_logits",
+    ] = None,
     top_k: Annotated[int | None, typer.Option("--top-k", metavar="K", min=1, help="Give the K best answers.")] = None,
     task: Annotated[
         str | None, typer.Option("--task", metavar="TASK", help="Default: found in the model's config.")

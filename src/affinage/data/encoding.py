@@ -182,9 +182,10 @@ def encode_questions(
     stride: int,
     where: Sequence[str] = (),
 ) -> list[Row]:
-    """One or more rows a question: the whole question, then a window of its context; windows share `stride` tokens.
+    """One or more rows a question: the whole question, then a window of its context; windows share `stride` tokens, or
+    half of theirs where that is less.
 
-    `where`: in which row of which file each stands. Raises: InputError where one leaves no room for its context.
+    `where`: in which row of which file each stands. Raises: InputError where one has more than `longest_question`.
     """
     tokenizer = _unbounded(tokenizer)
     template = template_of(tokenizer, 2)
@@ -194,12 +195,20 @@ def encode_questions(
     for i, (question, text) in enumerate(zip(_encode(tokenizer, questions), contexts, strict=True)):
         context = encoded[text]
         room = max_length - template.size - len(question.ids)
-        named = f"{where[i]}: question" if where else f"question {i}"
-        for start in _starts(
-            len(context.ids), room, stride, f"{named} ('{questions[i][:40]}…', {len(question.ids)} tokens)"
-        ):
+        if len(question.ids) > longest_question(template, max_length):
+            named = f"{where[i]}: question" if where else f"question {i}"
+            raise InputError(
+                f"{named} ('{questions[i][:40]}…') has {len(question.ids)} tokens, which leaves {max(room, 0)} of a "
+                "row for its text; use a shorter question or longer rows (in training: training.row_length)"
+            )
+        for start in _starts(len(context.ids), room, min(stride, room // 2), text[:40]):
             rows.append(template.fill(i, question, _cut(context, start, start + room)))
     return rows
+
+
+def longest_question(template: Template, max_length: int) -> int:
+    """Tokens that a question may have: a quarter of a row is left for its text, so that windows are few."""
+    return max_length - template.size - max_length // 4
 
 
 def first_token_of_words(row: Row, spans: Sequence[tuple[int, int]]) -> Ints:
@@ -314,7 +323,7 @@ def _starts(length: int, room: int, stride: int, where: str) -> range:
     if room < 1 or stride < 0 or (length > room and stride >= room):
         raise InputError(
             f"{where}: {max(room, 0)} tokens of a row are left for {length} tokens of text, windows sharing {stride}; "
-            "use a shorter question or longer rows (in training: training.row_length)"
+            "use longer rows"
         )
     return range(1) if length <= room else range(0, length - stride, room - stride)
 

@@ -71,7 +71,7 @@ def read_conll(path: Path) -> Iterator[Record]:
             line.startswith("#")
             and not words
             and "\t" not in line
-            and not (len(cells) == width and _TAG.match(cells[-1]))
+            and not (len(cells) == (width or 2) and _TAG.match(cells[-1]))
         ):
             continue
         width = width or len(cells)

@@ -14,6 +14,7 @@ from affinage.decoding.labels import Floats, softmax
 from affinage.errors import InputError, unknown
 
 DEFAULT_TEMPLATE = "Ce texte parle de {}."
+DEFAULT_METHOD = "entailment_logits"
 
 
 class NliClasses(NamedTuple):

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from affinage.errors import InputError, unknown
-from affinage.models.checkpoint import head_kind, load_masked_lm, load_task_model, read_config
+from affinage.models.checkpoint import head_kind, load_masked_lm, load_task_model, max_length, read_config
 from affinage.runtime.forward import Forward, Ints, TorchForward
 from affinage.runtime.onnx.batches import GraphEngine
 from affinage.runtime.onnx.extra import export_extra
@@ -40,8 +40,9 @@ class _GraphForward(ABC):
         network = load_masked_lm(model, allow_fresh_head=True)[0] if kind is None else load_task_model(model, kind)
         graph = onnx_graph(network, int8=Int8() if cls.int8 else None, pooling="mean" if kind is None else None)
         pad_id = int(network.config.pad_token_id or 0)
+        settings = {"pad_id": pad_id, "threads": threads, "longest": max_length(network.config)}
         del network
-        yield cls(cls.made(graph.SerializeToString(), {"pad_id": pad_id, "threads": threads}), pad_id)
+        yield cls(cls.made(graph.SerializeToString(), settings), pad_id)
 
     def run(self, input_ids: Ints, attention_mask: Ints) -> NDArray[np.float32]:
         types = np.zeros_like(input_ids)
@@ -58,7 +59,7 @@ class OnnxForward(_GraphForward):
     def made(cls, graph: bytes, settings: dict[str, Any]) -> GraphEngine:
         from affinage.runtime.onnx.session import OnnxEngine
 
-        return OnnxEngine(graph, **settings)
+        return OnnxEngine(graph, pad_id=settings["pad_id"], threads=settings["threads"])
 
 
 class OnnxInt8Forward(OnnxForward):

@@ -1,5 +1,6 @@
 """Which inputs a model can be given, and what is said about the others."""
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -67,6 +68,14 @@ def check_labels(labels: Any) -> list[str]:
     if len(checked) > MAX_LABELS:
         raise InputError(f"labels: {len(checked)}; at most {MAX_LABELS} are allowed")
     return checked
+
+
+def check_threads(value: Any) -> int:
+    """A number of threads. Raises: InputError for one that no machine is helped by, and that some die of."""
+    most = max(64, 4 * (os.cpu_count() or 1))
+    if check_count(value, "threads") > most:
+        raise InputError(f"threads: {value}; at most {most} are allowed on this machine")
+    return int(value)
 
 
 def check_count(value: Any, where: str) -> int:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from affinage.errors import InputError
 from affinage.runtime.facts import Engine, ModelFacts, ModelKind, agreed_kind, texts_of_task
-from affinage.runtime.inputs import check_count
+from affinage.runtime.inputs import check_threads
 from affinage.runtime.onnx.config import GRAPHS, is_exported, read_onnx_config, read_tokenizer
 from affinage.runtime.onnx.session import OnnxEngine
 from affinage.runtime.predictor import BATCH_SIZE, Predictor
@@ -132,7 +132,7 @@ def _graph_engine(
     if engine == "openvino":
         from affinage.runtime.openvino import OpenVinoEngine
 
-        return OpenVinoEngine(graph, **settings, dtype=dtype)
+        return OpenVinoEngine(graph, **settings, dtype=dtype, longest=facts.max_length)
     if dtype != "float32":
         raise InputError(f"dtype '{dtype}' is of the engines torch and openvino; ONNX Runtime has none but float32")
     return OnnxEngine(graph, **settings)
@@ -145,4 +145,4 @@ def _check(engine: Any, threads: Any, dtype: Any) -> None:
     if dtype not in get_args(Dtype):
         raise InputError(f"dtype '{dtype}': expected {', '.join(get_args(Dtype))}")
     if threads is not None:
-        check_count(threads, "threads")
+        check_threads(threads)

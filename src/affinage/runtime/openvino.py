@@ -29,8 +29,10 @@ class OpenVinoEngine(GraphEngine):
         mask_id: int | None = None,
         threads: int | None = None,
         dtype: Literal["float32", "bfloat16"] = "float32",
+        longest: int | None = None,
     ) -> None:
-        """`graph`: a file, or its content. `threads`: None takes `default_threads()`. `dtype`: of products.
+        """`graph`: a file, or its content. `threads`: None takes `default_threads()`. `dtype`: of products. `longest`:
+        tokens that the model has positions for, beyond which no row is padded.
 
         Raises: InputError where OpenVINO cannot load it; MissingExtra where that is not installed.
         """
@@ -54,7 +56,7 @@ class OpenVinoEngine(GraphEngine):
         self._request: Any = compiled.create_infer_request()
         self._names = [one.any_name for one in compiled.inputs]
         self._outputs = range(len(compiled.outputs))
-        self._turn = threading.Lock()
+        self._turn, self._longest = threading.Lock(), longest
 
     def run(self, inputs: Mapping[str, Ints]) -> list[NDArray[np.float32]]:
         """The graph's outputs; inputs that it does not take are left out."""
@@ -65,6 +67,7 @@ class OpenVinoEngine(GraphEngine):
     def padded(self, inputs: dict[str, Ints], pad_id: int) -> dict[str, Ints]:
         rows, length = inputs["input_ids"].shape
         width = WIDTHS[bisect.bisect_left(WIDTHS, length)] if length <= WIDTHS[-1] else length
+        width = max(length, min(width, self._longest or width))
         held = 1 << (rows - 1).bit_length()  # a power of two
         made = {}
         for name, array in inputs.items():

@@ -7,7 +7,7 @@ from typing import Any, TypedDict, Unpack, overload
 from tokenizers import Tokenizer
 
 from affinage.decoding.zero_shot import fill_template, nli_classes, zero_shot_method
-from affinage.errors import InputError
+from affinage.errors import InputError, unknown
 from affinage.runtime.answers.base import Answers, Loaded, Options, Result
 from affinage.runtime.answers.classes import Classes, Labels, Values
 from affinage.runtime.answers.entities import Entities
@@ -126,6 +126,8 @@ class Predictor:
 
     def _asked(self, asked: Asked) -> tuple[Answers, Options]:
         """The kind of answer and its options. Raises: InputError for one that cannot be used."""
+        if wrong := sorted(asked.keys() - Asked.__annotations__.keys()):
+            raise InputError(unknown("option", wrong[0], Asked.__annotations__))
         for name in ("top_k", "batch_size"):
             if asked.get(name) is not None:
                 check_count(asked[name], name)

@@ -20,7 +20,7 @@ from affinage.runtime.energy import EnergyCounters, joules_per_1000_texts
 from affinage.runtime.engines import ENGINES, engine_names
 from affinage.runtime.forward import Forward
 from affinage.runtime.fresh import FreshCost, fresh_cost
-from affinage.runtime.inputs import check_count
+from affinage.runtime.inputs import check_count, check_threads
 from affinage.runtime.workload import Padded, mixed_sha256
 from affinage.training.run_folder import refuse_existing, written_aside
 from affinage.workflows.benchmark_plan import SEED, Cell, plan
@@ -59,7 +59,7 @@ def benchmark(
     Raises: InputError for whatever cannot be used, before anything is timed.
     """
     began = time.perf_counter()
-    threads = _cores() if threads is None else check_count(threads, "threads")
+    threads = _cores() if threads is None else check_threads(threads)
     check_count(batch_size, "batch_size")
     check_count(repeats, "repeats")
     if not seconds > 0:

@@ -3,20 +3,23 @@
 import logging
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Literal, get_args
 
 from tokenizers import Tokenizer
+from transformers import PreTrainedModel
 
 from affinage import __version__
 from affinage.data.encoding import Row, encode_pairs, encode_texts
 from affinage.data.examples import Example, read_examples
 from affinage.data.features import texts_of
+from affinage.data.readers import find_parts
 from affinage.data.task import load_task, task_names
-from affinage.errors import CheckFailed, InputError
+from affinage.errors import InputError
 from affinage.models.checkpoint import (
     check_fit,
     load_tokenizer,
@@ -25,6 +28,7 @@ from affinage.models.checkpoint import (
     weights_fingerprint,
 )
 from affinage.models.flaubert_tokenizer import refuse_differing
+from affinage.models.modules.int8 import Int8Linear
 from affinage.runtime.onnx.extra import export_extra
 from affinage.training.run_folder import RunFolder, refuse_existing
 from affinage.workflows.export_int8 import static_int8
@@ -83,6 +87,8 @@ def export(
     """
     began = time.perf_counter()
     _check(form=form, int8=int8, target=target, least_agreement=least_agreement)
+    if columns and data is None:
+        raise InputError("--column says how --data is read: give --data, or leave it out")
     refuse_existing(out, overwrite=overwrite)
     with export_extra():
         from affinage.runtime.engine import TorchEngine
@@ -104,76 +110,106 @@ def export(
     tokenizer = load_tokenizer(model)
     check_fit(tokenizer, config, where=model)
     refuse_differing(tokenizer, where=model, what="the runtime")
-    network, pooling = load_network(model, kind)
-    facts = facts_of(network, tokenizer, kind, task=task, pooling=pooling)
-    mode = None if pooling is None else pooling.mode
-    if int8 == "static" and not is_built(network):
-        raise InputError(f"--int8 static: graphs of {config.model_type} are traced; for those there is --int8 dynamic")
-    length = min(LONGEST, max_length(config), tokenizer.model_max_length)
-    rows = _sample(tokenizer.backend_tokenizer, kind, facts.texts, facts.task, data, columns, length)
-    if kind == "fill_mask":
-        if facts.mask_id is None:
-            raise InputError(
-                f"model '{model}': its tokenizer has no mask token, so it cannot be asked for a masked word"
-            )
-        rows = masked_in_the_middle(rows, facts.mask_id)
-    if int8 == "static":
-        rows, measured_on = rows[1::2], rows[::2]
-        made_static = static_int8(network, measured_on, pad_id=facts.pad_id, narrow=target == "x86")
-        graph = onnx_graph(made_static, pooling=mode, pairs=form == "openvino")
-    else:
-        as_int8 = None if int8 == "none" else Int8(bits=7 if target == "x86" else 8)
-        graph = onnx_graph(network, int8=as_int8, pooling=mode, pairs=form == "openvino")
-    own = integers_in(network)
-    integers = int8 if int8 != "none" else own if is_built(network) else "none"  # traced, they go in as floats
-    reference = TorchEngine(network, pad_id=facts.pad_id, mask_id=facts.mask_id, pooling=mode)
+    if data is not None:
+        find_parts(data)  # or it is said before the weights are read
     identity = {"verb": "export", "model": weights_fingerprint(model), "int8": int8, "target": target, "form": form}
     folder = RunFolder.open(out, identity=identity, overwrite=overwrite)
     made: list[Exported] = []
-
-    def write(aside: Path) -> None:
-        path = write_graph(graph, aside)
-        engine: GraphEngine
-        if form == "openvino":
-            made_of, path = path, aside / GRAPHS[form]
-            converted(made_of, path)
-            for file in aside.glob(f"{made_of.name}*"):
-                file.unlink()
-            engine = OpenVinoEngine(path, pad_id=facts.pad_id, mask_id=facts.mask_id)
-        else:
-            engine = OnnxEngine(path, pad_id=facts.pad_id, mask_id=facts.mask_id)
-        parity = compare(engine, reference, rows, kind)
-        check(parity, int8={integers, own} != {"none"}, least_agreement=least_agreement)
-        write_tokenizer(tokenizer, aside)
-        whole = OnnxConfig(
-            **facts.model_dump(),
-            affinage=__version__,
-            architecture=config.model_type,
-            graph=form,
-            int8=integers,
-            target=None if integers == "none" else target,
-            parity=parity,
-        )
-        write_config_and_card(whole, aside, name=Path(out).name, source=str(model))
-        made.append(
-            Exported(
-                kind=kind,
-                int8=integers,
-                size_bytes=sum(file.stat().st_size for file in aside.glob("model.*")),
-                operators=len(graph.graph.node),
-                rows=parity.rows,
-                largest_difference=parity.largest_difference,
-                agreement=parity.agreement,
-                seconds=round(time.perf_counter() - began, 1),
+    with _removed_on_failure(folder.partial):
+        network, pooling = load_network(model, kind)
+        facts = facts_of(network, tokenizer, kind, task=task, pooling=pooling)
+        mode = None if pooling is None else pooling.mode
+        if int8 == "static" and not is_built(network):
+            raise InputError(
+                f"--int8 static: graphs of {config.model_type} are traced; for those there is --int8 dynamic"
             )
-        )
+        length = min(LONGEST, max_length(config), tokenizer.model_max_length)
+        rows = _sample(tokenizer.backend_tokenizer, kind, facts.texts, facts.task, data, columns, length)
+        if kind == "fill_mask":
+            if facts.mask_id is None:
+                raise InputError(
+                    f"model '{model}': its tokenizer has no mask token, so it cannot be asked for a masked word"
+                )
+            rows = masked_in_the_middle(rows, facts.mask_id)
+        if int8 == "static":
+            if len(rows) < 2:
+                raise InputError(
+                    f"--int8 static: {data}: one row, and half of the rows are measured, half compared: give more"
+                )
+            rows, measured_on = rows[1::2], rows[::2]
+            made_static = static_int8(network, measured_on, pad_id=facts.pad_id, narrow=target == "x86")
+            graph = onnx_graph(made_static, pooling=mode, pairs=form == "openvino")
+        else:
+            as_int8 = None if int8 == "none" else Int8(bits=7 if target == "x86" else 8)
+            graph = onnx_graph(network, int8=as_int8, pooling=mode, pairs=form == "openvino")
+        own = integers_in(network)
+        _check_target(network, target, integers=own != "none" or int8 != "none")
+        integers = int8 if int8 != "none" else own if is_built(network) else "none"  # traced, they go in as floats
+        reference = TorchEngine(network, pad_id=facts.pad_id, mask_id=facts.mask_id, pooling=mode)
 
-    try:
+        def write(aside: Path) -> None:
+            path = write_graph(graph, aside)
+            engine: GraphEngine
+            if form == "openvino":
+                made_of, path = path, aside / GRAPHS[form]
+                converted(made_of, path)
+                for file in aside.glob(f"{made_of.name}*"):
+                    file.unlink()
+                engine = OpenVinoEngine(path, pad_id=facts.pad_id, mask_id=facts.mask_id, longest=facts.max_length)
+            else:
+                engine = OnnxEngine(path, pad_id=facts.pad_id, mask_id=facts.mask_id)
+            parity = compare(engine, reference, rows, kind)
+            check(parity, int8={integers, own} != {"none"}, least_agreement=least_agreement)
+            write_tokenizer(tokenizer, aside)
+            whole = OnnxConfig(
+                **facts.model_dump(),
+                affinage=__version__,
+                architecture=config.model_type,
+                graph=form,
+                int8=integers,
+                target=None if integers == "none" else target,
+                parity=parity,
+            )
+            write_config_and_card(whole, aside, name=Path(out).name, source=str(model))
+            made.append(
+                Exported(
+                    kind=kind,
+                    int8=integers,
+                    size_bytes=sum(file.stat().st_size for file in aside.glob("model.*")),
+                    operators=len(graph.graph.node),
+                    rows=parity.rows,
+                    largest_difference=parity.largest_difference,
+                    agreement=parity.agreement,
+                    seconds=round(time.perf_counter() - began, 1),
+                )
+            )
+
         folder.finish(write)
-    except (CheckFailed, InputError):
-        shutil.rmtree(folder.partial, ignore_errors=True)
-        raise
     return made[0]
+
+
+@contextmanager
+def _removed_on_failure(folder: Path) -> Iterator[None]:
+    """Nothing of an export is taken up, so that nothing of one that failed is left."""
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _check_target(model: PreTrainedModel, target: str, *, integers: bool) -> None:
+    """Raises: InputError for a target of a graph without integers, or one that the model's own integers are not for."""
+    if target == "x86-vnni":
+        return
+    if not integers:
+        raise InputError(f"--target {target}: it is about 8-bit integers, of which this graph has none: add --int8")
+    own = [module.codes for module in model.modules() if isinstance(module, Int8Linear)]
+    if target == "x86" and any(int(codes.abs().max()) > 63 for codes in own):
+        raise InputError(
+            "--target x86: the model's own int8 weights have 8 bits, whose sums saturate without VNNI: compress it "
+            "again with int8:reduce_range=true"
+        )
 
 
 def _check(*, form: str, int8: str, target: str, least_agreement: float) -> None:
@@ -206,6 +242,11 @@ def _sample(
 ) -> list[Row]:
     """Rows of real text as the model reads them."""
     if data is not None:
+        if kind in ("fill_mask", "embedding"):
+            raise InputError(
+                f"--data is for models of a task with labels; this is a {kind} model, which is compared on texts that "
+                "come with affinage: leave --data out"
+            )
         if task not in task_names():
             raise InputError("--data needs a task, which the model's config does not name: give it with --task")
         parts = labelled_parts(load_task(task), data, columns=columns)

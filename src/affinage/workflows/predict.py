@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from affinage.decoding.zero_shot import DEFAULT_TEMPLATE
+from affinage.decoding.zero_shot import DEFAULT_METHOD, DEFAULT_TEMPLATE
 from affinage.errors import InputError
 from affinage.runtime.load import EngineName, load
 from affinage.runtime.predictor import BATCH_SIZE
@@ -19,7 +19,7 @@ def predict(
     context: str | None = None,
     labels: Sequence[str] | None = None,
     template: str | None = None,
-    method: str = "entailment_logits",
+    method: str | None = None,
     top_k: int | None = None,
     engine: EngineName | None = None,
     threads: int | None = None,
@@ -36,14 +36,18 @@ def predict(
     asked = _inputs(inputs, question, context)
     if task == "zero-shot" and not labels:
         raise InputError("zero-shot classification needs labels (--labels sport,politique)")
-    if template is not None and not labels:
-        raise InputError("a template is for zero-shot classification: give labels too")
-    results: list[dict[str, Any]] = load(model, task=task, engine=engine, threads=threads).predict(
+    for name, value in (("template", template), ("method", method)):
+        if value is not None and not labels:
+            raise InputError(f"a {name} is for zero-shot classification: give labels too")
+    predictor = load(model, task=task, engine=engine, threads=threads)
+    if top_k is not None and predictor.kind in ("token", "embedding", "regression"):
+        raise InputError(f"top_k: a {predictor.kind} model gives no ranked answers; leave it out")
+    results: list[dict[str, Any]] = predictor.predict(
         asked,
         top_k=top_k,
         labels=labels or None,
         template=DEFAULT_TEMPLATE if template is None else template,
-        method=method,
+        method=method or DEFAULT_METHOD,
         batch_size=batch_size,
     )
     return results

@@ -53,11 +53,14 @@ class OnnxConfig(ModelFacts):
 
 
 def is_exported(folder: Path | str) -> bool:
-    """Whether a folder is one that `affinage export` wrote."""
+    """Whether a folder is one that `affinage export` wrote, though its config be damaged."""
     try:
         return _read(Path(folder)).get("format") == FORMAT
-    except (OSError, ValueError):
+    except OSError:
         return False
+    except ValueError:
+        weights = any(Path(folder).glob("*.safetensors"))
+        return not weights and any((Path(folder) / name).is_file() for name in GRAPHS.values())
 
 
 def read_onnx_config(folder: Path | str) -> OnnxConfig:

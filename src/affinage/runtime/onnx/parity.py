@@ -29,10 +29,15 @@ def compare(ours: Engine, reference: Engine, rows: Sequence[Row], kind: ModelKin
     same = np.concatenate([np.ravel(_same(a, b, kind, float(spread))) for a, b in pairs])
     return Parity(
         rows=len(rows),
-        largest_difference=max(float(np.abs(a - b).max()) for one in pairs for a, b in zip(*one, strict=True)),
-        largest_logit=max(float(np.abs(b).max()) for _, theirs in pairs for b in theirs),
+        largest_difference=_largest(np.abs(a - b) for one in pairs for a, b in zip(*one, strict=True)),
+        largest_logit=_largest(np.abs(b) for _, theirs in pairs for b in theirs),
         agreement=float(np.mean(same)),
     )
+
+
+def _largest(arrays: Iterable[Floats]) -> float:
+    """Over all of them; no number where one of them holds none, which Python's max would pass over."""
+    return float(np.max([array.max() for array in arrays]))
 
 
 def check(parity: Parity, *, int8: bool, least_agreement: float = LEAST_AGREEMENT) -> None:

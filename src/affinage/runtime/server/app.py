@@ -112,7 +112,9 @@ def parse(data: bytes, content_type: str | None, endpoint: str, limits: Limits) 
         raise Refusal(400, "Validation", f"the body is no JSON: {str(error)[:100]}") from None
     if not isinstance(found, dict) or len(found) > _MOST_FIELDS:
         raise Refusal(422, "Tokenizer", f"expected an object with the field `inputs` and at most {_MOST_FIELDS} fields")
-    for field, most in (("inputs", limits.max_texts), ("labels", limits.max_labels)):
+    given = found.get("inputs")
+    pair = endpoint == "predict" and isinstance(given, list) and len(given) == 2 and isinstance(given[0], str)
+    for field, most in (("inputs", max(limits.max_texts, 2 * pair)), ("labels", limits.max_labels)):
         if isinstance(found.get(field), list) and len(found[field]) > most:
             many = f"batch size {len(found[field])} > maximum allowed batch size {most}"
             raise too_large(many if field == "inputs" else f"{len(found[field])} labels; at most {most} are allowed")

@@ -1,6 +1,7 @@
 """The models of one server: named, loaded, and asked through one thread."""
 
 import asyncio
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 import affinage
 from affinage.errors import InputError
 from affinage.runtime.predictor import Predictor
-from affinage.runtime.server import work
+from affinage.runtime.server import logs, work
 from affinage.runtime.server.batcher import Batch, Batcher, Closed, QueueFull, Ticket
 from affinage.runtime.server.limits import Limits
 from affinage.runtime.server.metrics import Metrics
@@ -141,4 +142,5 @@ def _refused(failure: Exception, which: str) -> Refusal:
     """What the model said to a text; anything but a remark on the input is a failure of ours."""
     if isinstance(failure, InputError):
         return Refusal(422, "Tokenizer", which + str(failure).removeprefix("input 1: "))  # it was asked alone
+    logs.event("failure", level=logging.ERROR, error=failure)
     return wrong_model("Inference failed")

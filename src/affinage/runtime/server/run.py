@@ -41,7 +41,10 @@ def run(
         server = uvicorn_server(models, token=token, on_listening=lambda: _say_ready(models, listening, seconds, token))
         # uvicorn raises the signal again when it has finished; a server that was asked to stop and did has not failed.
         signal.signal(signal.SIGTERM, lambda *_: None)
-        server.run(sockets=[listening])
+        try:
+            server.run(sockets=[listening])
+        except OSError as error:  # another server took the address while the models were loaded
+            raise _taken(host, port, error) from None
         logs.event("stopped")
     finally:
         listening.close()
@@ -73,7 +76,7 @@ def uvicorn_server(
         server_header=False,
         timeout_keep_alive=_IDLE_SECONDS,
         timeout_graceful_shutdown=int(limits.receive_timeout + limits.timeout) + 1,
-        limit_concurrency=limits.connections,
+        limit_concurrency=limits.connections + 1,  # of which uvicorn refuses the last
     )
     server = _Server(config)
     server.on_listening = on_listening
@@ -89,9 +92,13 @@ def _bind(host: str, port: int) -> socket.socket:
         listening.bind((host, port))
     except (OSError, OverflowError) as error:
         listening.close()
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"{host}:{port} cannot be served on: {reason}; choose another --port or --host") from None
+        raise _taken(host, port, error) from None
     return listening
+
+
+def _taken(host: str, port: int, error: Exception) -> InputError:
+    reason = getattr(error, "strerror", None) or str(error)
+    return InputError(f"{host}:{port} cannot be served on: {reason}; choose another --port or --host")
 
 
 def _say_ready(models: Models, listening: socket.socket, seconds: float, token: str | None) -> None:

@@ -137,9 +137,12 @@ def _check_options(body: AnyRequest, limits: Limits) -> None:
 
 def _tokens(given: Any, endpoint: Endpoint, options: dict[str, Any], predictor: Predictor) -> int:
     """About how many tokens are computed for one input."""
-    estimate = sum(len(text) for text in texts_in(given)) // _CHARACTERS_A_TOKEN + 3
-    if endpoint.request in (NerRequest, QaRequest):
-        return estimate if estimate <= predictor.max_length else estimate * 4 // 3  # windows overlap
+    estimate, longest = sum(len(text) for text in texts_in(given)) // _CHARACTERS_A_TOKEN + 3, predictor.max_length
+    if endpoint.request in (NerRequest, QaRequest) and estimate > longest:
+        # Windows overlap by a quarter of a row, or half of what the question leaves, which stands in all of them.
+        question = len(given.question) // _CHARACTERS_A_TOKEN if endpoint.request is QaRequest else 0
+        room = max(longest - question, longest // 4)
+        return longest * -(-estimate // max(1, room - min(longest // 4, room // 2)))
     return min(estimate, predictor.max_length) * len(options.get("labels", "1"))
 
 

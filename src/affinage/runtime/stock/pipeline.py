@@ -89,6 +89,8 @@ class Pipeline:
                 f"option {', '.join(wrong)}: this is a {self.loaded.facts.kind} model, it takes "
                 f"{', '.join(sorted(allowed | {'batch_size'}))}"
             )
+        for name, value in options.items():
+            _check_option(name, value)
         return {name: value for name, value in options.items() if name in allowed}
 
     def _classes(self, size: int, settings: dict[str, Any]) -> Any:
@@ -140,6 +142,23 @@ class Pipeline:
         return zero_shot.check, lambda block: [
             {key: result[key] for key in keys} for result in zero_shot.answer(block, options)
         ]
+
+
+def _check_option(name: str, value: Any) -> None:
+    """Raises: InputError for a value of a type, or a number, that no task can use."""
+    if value is None:
+        return
+    if name in ("top_k", "max_length"):
+        check_count(value, name)
+    elif name == "stride":
+        check_count(value + 1 if type(value) is int else value, name)  # 0, the stock default, is one
+    elif name in ("targets", "candidate_labels", "ignore_labels") and not isinstance(value, str):
+        if not isinstance(value, Sequence) or not all(isinstance(one, str) for one in value):
+            raise InputError(f"{name}: expected a list of texts, got {value!r:.60}")
+        if name == "targets" and not value:
+            raise InputError("targets: the list is empty; give at least one word, or leave it out")
+    elif name in ("function_to_apply", "aggregation_strategy", "hypothesis_template") and not isinstance(value, str):
+        raise InputError(f"{name}: expected a text, got {value!r:.60}")
 
 
 def _streamed(inputs: Iterable[Any], check: Callable[..., Any], run: Callable[..., Any]) -> Iterator[Any]:
