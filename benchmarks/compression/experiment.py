@@ -163,24 +163,27 @@ SCREEN: Mapping[str, tuple[str, ...]] = {
 """method -> its strengths, the mildest first. A student of three layers has but two to leave out; a method that has no
 strength has variants instead"""
 
+_INT4 = "int4:activations=dynamic"
 STACKS: Mapping[str, tuple[str, ...]] = {
     # ≤ 1 %: ≥ 8× faster, ≥ 6× smaller
     "int8": ("int8",),
+    "int4": (_INT4,),
     "trim-int8": ("trim-vocabulary", "int8"),
     "int4table-int8": ("int4-embeddings", "int8"),
     "fisher75-int4table-int8": ("prune-fisher:keep=0.75", "int4-embeddings", "int8"),
-    "trim-fisher60-pq-int8": ("trim-vocabulary", "prune-fisher:keep=0.6", "pq-embeddings", "int8"),
+    "trim-fisher60-int4": ("trim-vocabulary", "prune-fisher:keep=0.6", _INT4),
     # ≤ 3.5 %: ≥ 15× faster, ≥ 12× smaller
+    "fisher50-pq-int4": ("prune-fisher:keep=0.5", "pq-embeddings", _INT4),
     "fisher40-pq-int8": ("prune-fisher:keep=0.4", "pq-embeddings", "int8"),
     "two-layers-pq-int8": ("drop-layers:keep=2", "pq-embeddings", "int8"),
-    "two-layers-fisher60-pq-int8": ("drop-layers:keep=2", "prune-fisher:keep=0.6", "pq-embeddings", "int8"),
+    "two-layers-fisher60-pq-int4": ("drop-layers:keep=2", "prune-fisher:keep=0.6", "pq-embeddings", _INT4),
+    "fisher60-qat-ternary": ("prune-fisher:keep=0.6", "qat-ternary:activations=dynamic"),
     # other paradigms on top of each other
     "width75-pq-int8": ("prune-width:keep=0.75", "pq-embeddings", "int8"),
     "fisher60-activation-svd-int8": ("prune-fisher:keep=0.6", f"activation-svd:keep=0.6,{_MAPS}", "int8"),
     "share2-pq-int8": ("share-layers:groups=2", "pq-embeddings", "int8"),
-    "slim-qat-ternary": ("slim-embeddings", "qat-ternary"),
 }
-"""twelve variants, of which eleven are stacks: the final. Trained once, after the last step that can be. What the
+"""fourteen variants, of which twelve are stacks: the final. Trained once, after the last step that can be. What the
 screen finds on the frontier is to be added before the final is begun"""
 
 

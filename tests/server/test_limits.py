@@ -235,7 +235,9 @@ def test_the_token(slow: Slow) -> None:
 
 def test_too_many_connections_are_503() -> None:
     with serving({"slow": Slow()}, connections=3) as port:
-        held = [socket.create_connection(("127.0.0.1", port)) for _ in range(3)]
+        held = [socket.create_connection(("127.0.0.1", port)) for _ in range(2)]
+        assert ask(port, "/health").status == 200
+        held.append(socket.create_connection(("127.0.0.1", port)))
         assert ask(port, "/health").status == 503
         for one in held:
             one.close()

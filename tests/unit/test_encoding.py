@@ -18,7 +18,9 @@ from affinage.data.encoding import (
     encode_texts,
     encode_windows,
     first_token_of_words,
+    longest_question,
     span_target,
+    template_of,
 )
 from affinage.data.words import split_words
 from affinage.errors import InputError
@@ -107,6 +109,17 @@ def test_a_question_that_leaves_no_room_is_refused(tokenizer: Tokenizer) -> None
         encode_questions(tokenizer, ["Qui ?", LONG], [LONG, LONG], max_length=64, stride=8)
     with pytest.raises(InputError, match="leaves no room"):
         encode_texts(tokenizer, ["a"], max_length=2)
+
+
+def test_a_long_question_makes_few_windows(tokenizer: Tokenizer) -> None:
+    """However little of a row it leaves, neighbours share half of that at most: the text bounds the work."""
+    most = longest_question(template_of(tokenizer, 2), 64)
+    asked = [" ".join(["oui"] * words) for words in range(1, most + 1)]
+    asked = [text for text in asked if len(tokenizer.encode(text, add_special_tokens=False).ids) <= most]
+    assert len(tokenizer.encode(asked[-1], add_special_tokens=False).ids) > most - 4
+    rows = encode_questions(tokenizer, asked, [LONG] * len(asked), max_length=64, stride=16)
+    windows = np.bincount([row.example for row in rows])
+    assert windows.max() <= 2 * len(tokenizer.encode(LONG).ids) / 16 + 1
 
 
 AWKWARD = "  L'été\u00a0: e\u0301cole 😀👩🏽 « naïf »\tfin\n"

@@ -71,6 +71,13 @@ def test_the_same_answers_from_a_folder_and_from_a_model(task: str, tmp_path: Pa
             assert [a["score"] for a in ours] == pytest.approx([a["score"] for a in theirs], abs=1e-4)
 
 
+def test_no_row_is_padded_beyond_the_positions_of_the_model(tmp_path: Path) -> None:
+    model = tuned_teacher(tmp_path, "sentiment", max_position_embeddings=41, affinage_task="sentiment")
+    text = " ".join(SENTENCES)
+    one, other = (affinage.load(model, engine=name).predict(text) for name in ("openvino", "torch"))
+    assert one[0]["score"] == pytest.approx(other[0]["score"], abs=1e-5) and one[0]["truncated"]
+
+
 def test_bfloat16_is_near(tmp_path: Path) -> None:
     model = save_tiny(tmp_path, "camembert", "mlm")
     affinage.export(model, out=tmp_path / "out", task="embedding")

@@ -17,7 +17,7 @@ from affinage.cli.app import run
 from affinage.errors import CheckFailed, InputError
 from affinage.runtime.onnx import build
 from affinage.runtime.onnx.config import Parity
-from affinage.runtime.onnx.parity import check
+from affinage.runtime.onnx.parity import check, compare
 from tiny import SENTENCES, save_tiny
 from tiny_data import write_task
 from tiny_tasks import tuned_teacher
@@ -103,6 +103,7 @@ def test_the_verb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
         (("svd:keep=0.5",), "none", 1e-4),
         (("share-layers", "k-means"), "none", 1e-4),
         (("svd:keep=0.5,parts=linears", "int8"), "dynamic", 0.1),
+        (("int4:activations=dynamic",), "dynamic", 0.1),
     ],
 )
 def test_the_verb_takes_what_compress_wrote(
@@ -161,6 +162,41 @@ def test_fixed_ranges_make_a_text_independent_of_its_neighbours(tmp_path: Path) 
     one = affinage.load(tmp_path / "static")
     alone = [one.predict(text)[0]["score"] for text in SENTENCES]
     assert [found["score"] for found in one.predict(list(SENTENCES))] == pytest.approx(alone, abs=1e-6)
+
+
+@pytest.mark.parametrize("row", [0, 1, 4])
+def test_what_is_no_number_is_noticed_in_any_row(row: int) -> None:
+    class Fixed:
+        def __init__(self, broken: bool) -> None:
+            self.broken = broken
+
+        def logits(self, rows: Any, *, batch_size: int) -> Any:
+            for i in range(len(rows)):
+                yield i, (np.array([1.0, np.nan if self.broken and i == row else 0.0], np.float32),)
+
+    found: Any = compare(Fixed(True), Fixed(False), [None] * 5, "sequence")  # type: ignore[arg-type,list-item]
+    assert np.isnan(found.largest_difference)
+    with pytest.raises(CheckFailed):
+        check(found, int8=False)
+
+
+def test_what_an_export_is_refused_leaves_nothing(tmp_path: Path) -> None:
+    model, out = tuned_teacher(tmp_path, "sentiment", affinage_task="sentiment"), tmp_path / "out"
+    one, masked = tmp_path / "one.jsonl", save_tiny(tmp_path / "m", "bert", "mlm")
+    one.write_text('{"text": "Un film.", "label": 1}\n')
+    small = tmp_path / "small"
+    affinage.compress(model, plan=affinage.Plan.of({"steps": ["int8"]}), out=small, quiet=True)
+    for of, settings, says in (
+        (model, {"data": one, "int8": "static"}, "one row"),
+        (model, {"data": tmp_path / "none"}, "none: does not exist"),
+        (model, {"columns": {"text": "t"}}, "--column says how --data is read"),
+        (model, {"target": "x86"}, "has none: add --int8"),
+        (small, {"target": "x86"}, "reduce_range=true"),
+        (masked, {"data": one}, "is a fill_mask model"),
+    ):
+        with pytest.raises(InputError, match=says):
+            affinage.export(of, out=out, **settings)  # type: ignore[arg-type]
+        assert not list(tmp_path.glob("out*"))
 
 
 def test_traced_graphs_have_no_fixed_ranges(tmp_path: Path) -> None:

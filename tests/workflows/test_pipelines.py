@@ -169,9 +169,20 @@ def test_what_cannot_be_asked_is_said(tmp_path: Path) -> None:
         (TEXTS[0], {"function_to_apply": "tanh"}, "function_to_apply 'tanh': expected softmax, sigmoid, none"),
         (TEXTS[0], {"candidate_labels": ["a"]}, "need a model of text pairs"),
         ([{"text": "a", "pair": "b"}], {}, "expected the keys text and text_pair"),
+        (TEXTS[0], {"top_k": "2"}, "top_k: expected a whole number"),
+        (TEXTS[0], {"top_k": 0}, "top_k: expected a whole number"),
+        (TEXTS[0], {"max_length": 1.5}, "max_length: expected a whole number"),
+        (TEXTS[0], {"function_to_apply": 3}, "function_to_apply: expected a text"),
     ]:
         with pytest.raises(InputError, match=message):
             one(inputs, **options)
+    mask = affinage.pipeline("fill-mask", save_tiny(tmp_path / "mlm", "camembert", "mlm", **LOUD))
+    for targets, message in (([], "the list is empty"), ([3], "expected a list of texts")):
+        with pytest.raises(InputError, match=message):
+            mask("Le <mask>.", targets=targets)
+    tags = affinage.pipeline("ner", save_tiny(tmp_path / "ner", "camembert", "token", **LOUD))
+    with pytest.raises(InputError, match="stride: expected a whole number"):
+        tags(TEXTS[0], stride="3", aggregation_strategy="simple")
 
 
 @pytest.mark.parametrize("engine", ["torch", "onnx"])

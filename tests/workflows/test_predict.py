@@ -147,7 +147,7 @@ def test_fill_mask_puts_the_stock_models_best_words(architecture: str) -> None:
         ("pair", "oui", "expected a pair"),
         ("pair", [("oui", "")], "input 1, hypothesis: the text is empty"),
         ("span", {"question": "Qui ?"}, "expected the keys question and context, got question"),
-        ("span", {"question": LONG, "context": LONG}, "shorter question"),
+        ("span", [("Qui ?", LONG)] * 600 + [(LONG, LONG)], "input 601, question: .*shorter question"),
         ("fill_mask", "Le fromage", "exactly one <mask>, found 0"),
         ("fill_mask", "<mask> [MASK]", "exactly one <mask>, found 2"),
         ("fill_mask", LONG + " <mask>", "the mask lies beyond the 64 tokens"),
@@ -172,11 +172,29 @@ def test_options_that_cannot_be_used_are_refused() -> None:
         ({"labels": ["a"], "method": "eq15"}, "unknown zero-shot method"),
         ({"top_k": 0}, "top_k: expected a whole number"),
         ({"batch_size": 0}, "batch_size: expected a whole number"),
+        ({"topk": 3}, "unknown option 'topk'. Did you mean 'top_k'"),
     ]:
         with pytest.raises(InputError, match=message):
             nli.predict(SENTENCES[0] if "labels" in options else [("a", "b")], **options)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="this is a sequence model"):
         predictor("sequence").predict("oui", labels=["a"])
+
+
+def test_as_many_answers_as_are_asked_for() -> None:
+    (found,) = predictor("span").predict([("Qui ?", LONG)], top_k=30)
+    assert len(found["top"]) == 30
+
+
+def test_the_workflow_refuses_options_of_other_tasks(tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path, "bert", "token")
+    for options, message in [
+        ({"method": "multi_label"}, "a method is for zero-shot"),
+        ({"template": "{}"}, "a template is for zero-shot"),
+        ({"top_k": 3}, "a token model gives no ranked answers"),
+        ({"threads": 10**8}, "threads: 100000000; at most"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            predict(folder, ["oui"], **options)  # type: ignore[arg-type]
 
 
 def test_the_task_is_found_in_the_folder(tmp_path: Path) -> None:
