@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from affinage.compression.clustering import nearest
+
 
 def cluster_numbers(values: Tensor, entries: int, *, steps: int = 50) -> tuple[Tensor, Tensor]:
     """(n,) -> (n,) int64 codes and (entries,) float32 centres, ascending: Lloyd's algorithm from evenly spaced centres.
@@ -60,11 +62,7 @@ def _spread(points: Tensor, entries: int, seed: int) -> Tensor:
     return points[chosen]
 
 
-def _nearest(points: Tensor, centres: Tensor, chunk: int = 65536) -> tuple[Tensor, Tensor]:
+def _nearest(points: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
     """(n,) number of the nearest centre, the first of equals, and (n,) squared distance to it."""
-    found = []
-    for some in points.split(chunk):
-        away = centres.square().sum(1) - 2 * some @ centres.t()
-        found.append(away.min(1))
-    codes = torch.cat([each.indices for each in found])
+    codes = nearest(points, centres)
     return codes, (points - centres[codes]).square().sum(1)
