@@ -98,6 +98,7 @@ def test_the_table_names_what_it_assumes(capsys: pytest.CaptureFixture[str]) -> 
         ),
         (("--recipe", "mini-camembert", "--set", "student.tokenizer=null", "--tokens", "1B"), "give --shape"),
         (("./nowhere", "--tokens", "1B"), "model './nowhere'"),
+        (("camembert-base", "--tokens", "1B", "--set", "training.max_steps=5"), "as many tokens as --tokens says"),
     ],
 )
 def test_what_cannot_be_planned(line: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -58,6 +58,9 @@ def plan(
         raise InputError("give TEACHER or --shape, not both")
     if not 0 < utilisation <= 1:
         raise InputError(f"--utilisation {utilisation:g}: expected a share above 0, at most 1")
+    for key in overrides or ():
+        if key.endswith(("training.max_steps", "training.epochs")):
+            raise InputError(f"--set {key}: a plan is of as many tokens as --tokens says; leave it out")
     chosen = Recipe.load(recipe, overrides)
     if chosen.kind == "finetune":
         raise InputError(f"recipe '{chosen.name}' is for finetune; a plan is made for distil and pretrain")
