@@ -31,6 +31,10 @@ SEEDS = (0, 1, 2)
 """of the final; the screen has the first"""
 
 
+WHOLE = "whole-"
+"""how names begin of variants that are made of the teacher, without a student: is it worth distilling first?"""
+
+
 @dataclass(frozen=True)
 class Language:
     """The teacher that everything is compared with, and the student that is compressed."""
@@ -71,8 +75,9 @@ class Job:
 
     @property
     def after(self) -> tuple[str, ...]:
-        """The tuned models that it starts from."""
-        folders = (self.language.teacher, self.language.student)
+        """The tuned models that it starts from: the teacher, and what is compressed, the student or that itself."""
+        teacher, student = self.language.teacher, self.language.student
+        folders = (teacher, teacher if self.name.startswith(WHOLE) else student)
         return tuple(folder.format(task=self.task.name, seed=self.seed) for folder in folders)
 
 
@@ -182,8 +187,11 @@ STACKS: Mapping[str, tuple[str, ...]] = {
     "width75-pq-int8": ("prune-width:keep=0.75", "pq-embeddings", "int8"),
     "fisher60-activation-svd-int8": ("prune-fisher:keep=0.6", f"activation-svd:keep=0.6,{_MAPS}", "int8"),
     "share2-pq-int8": ("share-layers:groups=2", "pq-embeddings", "int8"),
+    # of the teacher, in about the same time
+    f"{WHOLE}fisher50-int4": ("prune-fisher:keep=0.5", _INT4),
+    f"{WHOLE}fisher30-pq-int4": ("prune-fisher:keep=0.3", "pq-embeddings", _INT4),
 }
-"""fourteen variants, of which twelve are stacks: the final. Trained once, after the last step that can be. What the
+"""sixteen variants, of which fourteen are stacks: the final. Trained once, after the last step that can be. What the
 screen finds on the frontier is to be added before the final is begun"""
 
 

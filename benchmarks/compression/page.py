@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiment import LANGUAGES, SCREEN, jobs, variant_name
+from experiment import LANGUAGES, SCREEN, WHOLE, jobs, variant_name
 from plot import AXES, LEAST, drawn, letter
 from variants import AIMS, Variant, by_the_teachers, mean, on_frontier, read, share_kept, timed_anew, variants
 
@@ -78,7 +78,7 @@ def _uncompressed(results: Sequence[Mapping[str, Any]], language: str, stage: st
     """What the student keeps before anything is done to it: what variants lose beside it is the methods' own."""
     shares: dict[str, list[float]] = {}
     for one in results:
-        if (one["language"], one["stage"]) == (language, stage):
+        if (one["language"], one["stage"]) == (language, stage) and not one["name"].startswith(WHOLE):
             shares.setdefault(one["task"], []).append(by_the_teachers(one, "student"))
     told = ", ".join(f"{100 * mean(of):.1f} on {task}" for task, of in shares.items())
     kept = mean(map(mean, shares.values()))

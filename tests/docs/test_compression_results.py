@@ -49,7 +49,7 @@ def test_what_has_not_been_run_is_said(page: dict[str, Any]) -> None:
 
 def test_an_unfinished_final_recommends_nothing(page: dict[str, Any]) -> None:
     text = page["text"]([result("int8", "sentiment", 0.9)])
-    assert "**The final is unfinished**: 1 of 126 jobs" in text and "Timed on a processor, beside the jobs" in text
+    assert "**The final is unfinished**: 1 of 144 jobs" in text and "Timed on a processor, beside the jobs" in text
     assert (
         "**reached**" not in text and "| A | `int8` | 100.0 (97.0 to 103.0) | 100.0 | 16.00 | 13.00 | 1 | 1 |" in text
     )
