@@ -63,6 +63,10 @@ def test_a_whole_one_says_which_aims_are_reached_and_what_is_nearest(page: dict[
     assert "at most 3.5 % lost, at least 15× faster and 12× smaller: **reached** by `good`." in text
     assert "at most 1 % lost, at least 8× faster and 6× smaller: **not reached**; nearest `slow`: 4.0×, 13.0×." in text
     assert "| B | `good` | 97.8 (96.0 to 99.5) | 97.8 | 16.00 | 13.00 | 3 | 3 |" in text
+    assert "| at most 1 % less than the teacher, the most times faster | none | `slow` (99.9 %, 4.0×, 13.0×) |" in text
+    assert (
+        "| at most 3.5 % less than the teacher, the most times faster | none | `good` (97.8 %, 16.0×, 13.0×) |" in text
+    )
 
 
 def test_the_screen_is_read_on_the_valid_part(page: dict[str, Any]) -> None:
