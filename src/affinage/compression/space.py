@@ -7,6 +7,7 @@ from affinage.compression.plan import Plan, PlanStep, step_of, trainable
 
 NONE = "-"
 """of a slot: leave it out"""
+INT4 = "int4:activations=dynamic"
 Slots = Mapping[str, tuple[str, ...]]
 """slot, in the order of the steps -> its choices, each as `--with` takes it, the mildest first"""
 
@@ -31,7 +32,7 @@ def slots_for(*, layers: int, given: Collection[str], texts: bool, forms: Collec
         ],
         "maps": ["activation-svd:keep=0.6,parts=linears", "activation-svd:keep=0.4,parts=linears"],
         "table": ["int8-embeddings", "svd:keep=0.5,parts=embeddings", "int4-embeddings", "pq-embeddings"],
-        "numbers": ["int8", "int8-static", "int4:activations=dynamic", "k-means:bits=3,activations=dynamic"],
+        "numbers": ["int8", "int8-static", INT4, "k-means:bits=3,activations=dynamic"],
     }
     return {slot: (NONE, *(c for c in choices if _can(c, given, forms))) for slot, choices in found.items() if choices}
 
@@ -63,8 +64,12 @@ def trained_once(base: Plan, steps: Sequence[PlanStep], *, recover: int) -> Plan
 
 
 def starts(slots: Slots) -> list[dict[str, str]]:
-    """What a search looks at first: the strongest of all, which tells what can be reached, then each slot's mildest."""
-    alone = [{slot: choices[1] if slot == own else NONE for slot, choices in slots.items()} for own in slots]
+    """What a search looks at first: the strongest of all, which tells what can be reached, then each slot's mildest
+    alone, and the numbers that are small and quick at once.
+    """
+    first = [(slot, choices[1]) for slot, choices in slots.items() if len(choices) > 1]
+    first += [("numbers", INT4)] if INT4 in slots["numbers"] else []
+    alone = [{slot: one if slot == own else NONE for slot in slots} for own, one in first]
     strongest = {slot: choices[-1] for slot, choices in slots.items()}
     quick = dict.fromkeys(slots, NONE) | {"numbers": "int8"}
     if "layers" in slots:
