@@ -83,6 +83,10 @@ class Masking(_Part):
     def _tokens_or_words(self) -> Self:
         if self.whole_words and self.smoothing is not None:
             raise ValueError("smoothing weighs single tokens and whole_words hides words: leave one of them out")
+        if self.mask + self.random > 1:
+            raise ValueError(
+                f"mask {self.mask:g} and random {self.random:g} are shares of the same tokens: at most 1 together"
+            )
         return self
 
 

@@ -53,11 +53,13 @@ def distil(
         typer.Option("--teacher", metavar="MODEL", help="A further tuned teacher; answers are averaged. Repeatable."),
     ] = None,
     teacher_recipe: Annotated[
-        str,
+        str | None,
         typer.Option(
-            "--teacher-recipe", metavar="NAME|FILE", help="How a teacher that is not tuned for the task is tuned first."
+            "--teacher-recipe",
+            metavar="NAME|FILE",
+            help="How a teacher that is not tuned for the task is tuned first. Default: finetune.",
         ),
-    ] = "finetune",
+    ] = None,
     teacher_cache: Annotated[
         str | None,
         typer.Option("--teacher-cache", metavar="DIR", help="Keep what the teacher says of each row, for later runs."),
@@ -121,7 +123,7 @@ def distil(
             columns=columns_of(columns),
             unlabelled=unlabelled,
             more_teachers=more_teachers or (),
-            teacher_recipe=teacher_recipe,
+            teacher_recipe=teacher_recipe or "finetune",
             teacher_cache=teacher_cache,
             **asked,
             command=ctx.obj,
@@ -132,6 +134,7 @@ def distil(
         "--column": columns,
         "--unlabelled": unlabelled,
         "--teacher": more_teachers,
+        "--teacher-recipe": teacher_recipe,
         "--teacher-cache": teacher_cache,
     }
     for option, given in of_tasks.items():

@@ -3,7 +3,7 @@
 import glob
 import hashlib
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from affinage.data.shards import SUFFIXES, shown, steadily
@@ -83,6 +83,11 @@ def fingerprint(file: Path | str) -> str:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise InputError(f"{file}: cannot be read: {error.strerror or error}") from None
+
+
+def in_order(files: Sequence[Path | str], found: Mapping[str, str]) -> list[list[str]]:
+    """`found`, by name, as the sources are read: one after another, one that is named twice twice."""
+    return [[shown(file), found.get(shown(file), "")] for file in files]
 
 
 def fingerprints(files: Sequence[Path | str]) -> dict[str, str]:

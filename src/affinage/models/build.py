@@ -57,7 +57,8 @@ def fresh_masked_lm(
     """
     check_shape(spec)
     vocabulary = {
-        "vocab_size": len(tokenizer),
+        # Of a kept vocabulary rows that no id has, which pad a table to a round size, are kept too.
+        "vocab_size": len(tokenizer) if like is None or spec.tokenizer is not None else like.vocab_size,
         "pad_token_id": tokenizer.pad_token_id,
         "bos_token_id": tokenizer.cls_token_id,
         "eos_token_id": tokenizer.sep_token_id,

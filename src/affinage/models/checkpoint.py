@@ -65,7 +65,9 @@ _AFTER_PROBLEM: tuple[Kind, ...] = ("multi_label", "regression")
 
 def read_config(name_or_path: str | Path) -> PretrainedConfig:
     """The config of a model folder or hub name. Raises: InputError where there is none to be had."""
-    config: PretrainedConfig = _read(name_or_path, lambda name: AutoConfig.from_pretrained(name))
+    config: PretrainedConfig = _read(
+        name_or_path, lambda name: AutoConfig.from_pretrained(name, trust_remote_code=False)
+    )
     return config
 
 
@@ -78,7 +80,11 @@ def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerFast:
     # A tokenizer may lie alone, without a config.
     if os.path.isfile(os.path.join(folder, "config.json")) and needs_building(folder, read_config(folder).model_type):
         return flaubert_tokenizer(folder)
-    tokenizer = _read(name_or_path, lambda name: AutoTokenizer.from_pretrained(name), file="tokenizer_config.json")
+    tokenizer = _read(
+        name_or_path,
+        lambda name: AutoTokenizer.from_pretrained(name, trust_remote_code=False),
+        file="tokenizer_config.json",
+    )
     if not tokenizer.is_fast:
         raise InputError(f"model '{name_or_path}': its tokenizer has no fast version (no tokenizer.json, no offsets)")
     if tokenizer.pad_token_id is None:
@@ -109,7 +115,7 @@ def load_masked_lm(name_or_path: str | Path, *, allow_fresh_head: bool = False) 
     if fresh and not allow_fresh_head:
         raise InputError(
             f"model '{name_or_path}' has no masked language model head ({_some(fresh)} would start at random): "
-            "a teacher needs one; train it first with: affinage pretrain CORPUS --from MODEL"
+            "a teacher needs one; train it first with: affinage pretrain CORPUS --from MODEL --recipe mlm-head"
         )
     return model, not fresh
 
@@ -265,6 +271,7 @@ def _load(auto_class: Any, name_or_path: str | Path, **settings: Any) -> tuple[P
             name,
             dtype=torch.float32,
             use_safetensors=True,  # a pickle can run code
+            trust_remote_code=False,  # None asks whoever sits at a terminal
             output_loading_info=True,
             **settings,
         )
@@ -277,6 +284,12 @@ def _load(auto_class: Any, name_or_path: str | Path, **settings: Any) -> tuple[P
         raise InputError(
             f"model '{name_or_path}': its weights are not those its config.json describes: {_some(inside)} missing or "
             "of another shape; fetch or save the model again"
+        )
+    layers = f"{layout_of(model.config).layers}."
+    if left := sorted(key for key in info.get("unexpected_keys", ()) if key.startswith(layers)):
+        raise InputError(
+            f"model '{name_or_path}': its config.json describes fewer layers, or others, than its weights have: "
+            f"{_some(left)} would be left out; fetch or save the model again"
         )
     without_cache_(model)
     return model.eval(), fresh

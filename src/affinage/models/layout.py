@@ -128,7 +128,13 @@ def usual_class_name(name: str) -> str:
 
 def position_offset(config: PretrainedConfig) -> int:
     """Row of the position table that a text's first token uses."""
-    return int(config.pad_token_id) + 1 if layout_of(config).positions_after_pad else 0
+    if not layout_of(config).positions_after_pad:
+        return 0
+    if config.pad_token_id is None:
+        raise InputError(
+            f"architecture '{config.model_type}': its config.json has no pad_token_id, after which positions begin"
+        )
+    return int(config.pad_token_id) + 1
 
 
 def depth_of(config: PretrainedConfig) -> int:

@@ -47,6 +47,8 @@ def narrow_(source: PreTrainedModel, target: PreTrainedModel, *, how: Narrowing)
     cut.linear(layout.head_dense, cut.basis.t() @ cut.of(layout.head_dense) @ cut.basis)
     cut.norm(layout.head_norm)
     cut.put(layout.decoder, cut.of(layout.decoder, "bias"), "bias")
+    if not source.config.tie_word_embeddings:
+        cut.table(layout.decoder)
     target.tie_weights()
 
 

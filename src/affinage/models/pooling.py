@@ -59,7 +59,14 @@ def read_pooling(name_or_path: str | Path) -> Pooling | None:
     default = rest.get("default_prompt_name")
     bert = _read(name_or_path, "sentence_bert_config.json") or {}
     pooled = _read(name_or_path, f"{modules[1]['path']}/config.json") or {}
-    prompt = str((rest.get("prompts") or {})[default]) if default is not None else ""
+    prompts = rest.get("prompts") or {}
+    if default is not None and default not in prompts:
+        raise InputError(
+            f"model '{name_or_path}': its default prompt '{default}' is none of its prompts: {', '.join(prompts)}"
+        )
+    if bert.get("do_lower_case"):
+        raise InputError(f"model '{name_or_path}': do_lower_case in its sentence_bert_config.json is not supported")
+    prompt = str(prompts[default]) if default is not None else ""
     if prompt and not pooled.get("include_prompt", True):
         raise InputError(f"model '{name_or_path}': leaving its prompt out of the mean is not supported")
     return Pooling(

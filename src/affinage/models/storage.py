@@ -103,7 +103,7 @@ def load_compressed(auto_class: Any, folder: str, **settings: Any) -> tuple[PreT
     """
     settings = dict(settings)
     new_head = settings.pop("ignore_mismatched_sizes", False)
-    config = AutoConfig.from_pretrained(folder)
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     config.update(settings)
     with torch.random.fork_rng(devices=[]):
         model: PreTrainedModel = auto_class.from_config(config, dtype=torch.float32)
@@ -114,8 +114,9 @@ def load_compressed(auto_class: Any, folder: str, **settings: Any) -> tuple[PreT
         raise InputError(f"model '{folder}': {', '.join(other[:3])} of another shape than structure.json says")
     weights = {name: tensor for name, tensor in weights.items() if name not in other}
     missing = [name for name in absent(model, weights) if name not in other]
-    model.load_state_dict(weights, strict=False)
-    return model, {"missing_keys": missing, "mismatched_keys": [(name, None, None) for name in other]}
+    left = model.load_state_dict(weights, strict=False).unexpected_keys
+    renewed = [(name, None, None) for name in other]
+    return model, {"missing_keys": missing, "mismatched_keys": renewed, "unexpected_keys": left}
 
 
 def read_structure(folder: str | Path) -> Structure:

@@ -112,6 +112,11 @@ def transfer_(
             )
     ours, theirs = layout_of(target.config), layout_of(source.config)
     _check_widths(source, target)
+    if head and target.config.tie_word_embeddings and not source.config.tie_word_embeddings:
+        raise InputError(
+            "the model to start from has a vocabulary projection of its own (tie_word_embeddings: false), which would "
+            "be lost; give a model whose projection is its table"
+        )
     _copy_word_embeddings(source, target, theirs, ours, pieces)
     _copy_positions(source, target, theirs, ours)
     _copy(source.get_submodule(theirs.embedding_norm), target.get_submodule(ours.embedding_norm))

@@ -9,6 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 from affinage.data.checksums import make_durable, sync_folder, write_durably
 from affinage.errors import InputError
 from affinage.training.checkpoints import take_up
@@ -18,6 +23,10 @@ _FINAL = "final"
 """The folder, in the working folder, that becomes the output."""
 _WHOLE = "final.whole"
 """Noted once it is: where this is there and the folder is not, the run had come to its end."""
+
+
+_held: dict[Path, int] = {}
+"""working folder -> the descriptor by which this process holds it, until it ends"""
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,7 @@ class RunFolder:
                 )
             for path in (folder.checkpoints, folder.logs):
                 path.mkdir(parents=True, exist_ok=True)
+            _hold(folder.partial)
             if not noted.is_file():
                 write_durably(noted, text)
         except OSError as error:
@@ -215,3 +225,29 @@ def _difference(noted: Path, identity: dict[str, Any]) -> str:
         return "other settings"
     keys = [key for key in sorted({*before, *identity}) if before.get(key) != json.loads(json.dumps(identity.get(key)))]
     return "another " + ", ".join(keys) if keys else "other settings"
+
+
+def _hold(partial: Path) -> None:
+    """Keep other processes out of the folder while this one lives; those of one launcher count as one.
+
+    Raises: InputError where another is in it. Where a file system or the platform has no locks, nobody is kept out.
+    """
+    if fcntl is None or os.environ.get("RANK", "0") != "0":
+        return
+    key, inode = partial.resolve(), partial.stat().st_ino
+    if key in _held and os.fstat(_held[key]).st_ino == inode:
+        return
+    if key in _held:  # of a folder that is gone
+        os.close(_held.pop(key))
+    descriptor = os.open(partial, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise InputError(
+            f"'{partial}': another process is at this run; wait until it has ended, or choose another --out"
+        ) from None
+    except OSError:
+        os.close(descriptor)
+        return
+    _held[key] = descriptor

@@ -139,6 +139,11 @@ def _packing(
     special[tokenizer.all_special_ids] = True
     smoothing = stage.masking.smoothing
     weights = None if smoothing is None or counted is None else rarity(counted.counts(size), smoothing)
+    if stage.masking.whole_words and getattr(tokenizer.backend_tokenizer.model, "end_of_word_suffix", None):
+        raise InputError(
+            "masking.whole_words: this tokenizer marks where words end, not where they begin, and whole words are not "
+            "found by it; set it to false"
+        )
     masker = Masker(stage.masking, tokenizer.mask_token_id, special, np.asarray(starts_word(tokenizer)), weights)
     return partial(
         PairRows if in_pairs(stage) else PackedRows,

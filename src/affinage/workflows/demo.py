@@ -7,6 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from affinage.data.corpus import corpus_files, fingerprints
 from affinage.data.examples import read_examples
 from affinage.data.readers import find_parts
 from affinage.data.task import load_task
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 
 SHIPPED_TEACHER, SHIPPED_STUDENT = "shipped:teacher", "shipped:student"
 TASKS = tuple(TUNING)
+_MOST_MINUTES = 10_000
 
 # Written for this demo; what the models say of them closes it.
 ASKED: Mapping[str, tuple[Any, ...]] = {
@@ -89,8 +91,8 @@ def demo(
     Raises: InputError or DataError before any long work for whatever cannot be used.
     """
     refuse_existing(out, overwrite=overwrite)
-    if not minutes > 0:
-        raise InputError(f"minutes {minutes}: must be above 0")
+    if not 0 < minutes <= _MOST_MINUTES:
+        raise InputError(f"minutes {minutes:g}: expected more than 0, at most {_MOST_MINUTES:,}")
     root = shipped_data(english=english) if data is None else Path(data)
     sets = task_folders(root)
     if teacher is None:
@@ -104,6 +106,7 @@ def demo(
         "teacher": weights_fingerprint(teacher),
         "from": start and weights_fingerprint(start),
         "data": {task: data_fingerprints(find_parts(folder)) for task, folder in sets.items()},
+        "corpus": fingerprints(corpus_files([root / "corpus"])) if (root / "corpus").is_dir() else None,
         "minutes": minutes,
         "seed": seed,
     }

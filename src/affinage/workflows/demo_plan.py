@@ -14,6 +14,7 @@ from affinage.data.examples import Example, read_examples
 from affinage.data.features import encode, stride_for
 from affinage.data.readers import find_parts
 from affinage.data.task import load_task
+from affinage.models.checkpoint import max_length
 from affinage.training.allocator import keep_big_buffers
 
 DISTIL_ROWS, DISTIL_LENGTH = 16, 128
@@ -165,7 +166,7 @@ def measured_speed(model: PreTrainedModel) -> float:
     `model` stays as it is.
     """
     keep_big_buffers()
-    rows, length = _PROBE
+    rows, length = _PROBE[0], min(_PROBE[1], max_length(model.config))
     ids = torch.randint(5, model.config.vocab_size, (rows, length), generator=torch.Generator().manual_seed(0))
     encoder = deepcopy(model.base_model)  # in eval mode: the demo trains without dropout
     optimizer = torch.optim.AdamW(encoder.parameters())

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, set_seed
 
-from affinage.data.corpus import corpus_files, fingerprints
+from affinage.data.corpus import corpus_files, fingerprints, in_order
 from affinage.data.rows import PackedRows
 from affinage.data.streams import Stream, as_stream
 from affinage.data.token_cache import token_folder
@@ -76,7 +76,7 @@ def distil(
     plan, stage, files, stream = given.plan, given.stage, given.files, given.stream
     frozen, tokenizer, student, layers = given.teacher, given.tokenizer, given.student, given.layers
     data = fingerprints(files) if stream is None else stream.fingerprints()
-    identity = identity_of(plan, teacher=teacher, init_from=init_from, corpus=data)
+    identity = identity_of(plan, teacher=teacher, init_from=init_from, corpus=in_order(files, data))
     with processes().main_process_first():
         folder = RunFolder.open(Path(out), identity=identity, overwrite=overwrite)
     with folder.preparing():

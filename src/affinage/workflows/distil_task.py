@@ -9,7 +9,7 @@ from pathlib import Path
 from transformers import PreTrainedModel, TrainerCallback
 
 from affinage.data.checksums import make_durable
-from affinage.data.corpus import corpus_files, fingerprints
+from affinage.data.corpus import corpus_files, fingerprints, in_order
 from affinage.data.streams import as_stream
 from affinage.data.task import Kind
 from affinage.errors import InputError, LossMisfit
@@ -198,12 +198,12 @@ def _text_only(plan: Recipe) -> Recipe:
     return plan.with_stages_on("text")
 
 
-def _corpus_fingerprints(corpus: Sequence[str | Path], plan: Recipe) -> dict[str, str] | None:
+def _corpus_fingerprints(corpus: Sequence[str | Path], plan: Recipe) -> list[list[str]] | None:
     if not corpus:
         return None
     files = corpus_files(corpus)
     stream = as_stream(files, _text_only(plan).stages[0])
-    return fingerprints(files) if stream is None else stream.fingerprints()
+    return in_order(files, fingerprints(files) if stream is None else stream.fingerprints())
 
 
 _TEACHER = "teacher"

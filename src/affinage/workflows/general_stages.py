@@ -3,13 +3,13 @@
 import logging
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel, set_seed
 
-from affinage.data.corpus import corpus_files, fingerprints
+from affinage.data.corpus import corpus_files, fingerprints, in_order
 from affinage.data.streams import as_stream
 from affinage.distillation.kernels import check_kernels
 from affinage.distillation.objective import build_losses, fit_losses
@@ -21,7 +21,7 @@ from affinage.report.provenance import provenance
 from affinage.report.report import Report
 from affinage.training.arguments import computes_in_bf16
 from affinage.training.model_folder import write_model_folder
-from affinage.training.processes import processes
+from affinage.training.processes import agreed, processes
 from affinage.training.run_folder import RunFolder
 from affinage.workflows.joined_training import joined
 
@@ -50,7 +50,7 @@ def distil_in_turn(
     files = corpus_files(corpus)
     stream = as_stream(files, plan.stages[0])
     data = fingerprints(files) if stream is None else stream.fingerprints()
-    identity = identity_of(plan, teacher=teacher, init_from=init_from, corpus=data)
+    identity = identity_of(plan, teacher=teacher, init_from=init_from, corpus=in_order(files, data))
     with processes().main_process_first():
         folder = RunFolder.open(Path(out), identity=identity, overwrite=overwrite)
     reports: list[tuple[Stage, Report]] = []
@@ -58,8 +58,9 @@ def distil_in_turn(
     for number, stage in enumerate(plan.stages, start=1):
         place = _place(folder, number)
         log.info("stage %d of %d: %s", number, len(plan.stages), stage.name)
-        if not (place / "report.json").is_file():
+        if not agreed((place / "report.json").is_file):
             distil_one(teaching, out=place, recipe=_alone(plan, stage), init_from=None if stage.assistant else start)
+            processes().wait_for_everyone()  # until the first has written it
         reports.append((stage, Report.from_json((place / "report.json").read_text(encoding="utf-8"))))
         teaching, start = (place, None) if stage.assistant is not None else (teaching, place)
     last = _place(folder, len(plan.stages))
@@ -97,11 +98,11 @@ def distil_in_turn(
 
 
 def identity_of(
-    plan: Recipe, *, teacher: str | Path, init_from: str | Path | None, corpus: Mapping[str, str]
+    plan: Recipe, *, teacher: str | Path, init_from: str | Path | None, corpus: Sequence[Sequence[str]]
 ) -> dict[str, Any]:
     """What tells a distillation from every other: an interrupted one is taken up by the same alone.
 
-    `corpus`: file -> sha256.
+    `corpus`: files and their sha256, in the order in which they are read.
     """
     return {
         "verb": "distil",

@@ -27,8 +27,14 @@ def inspect(model: str | Path, *, length: int = 128) -> Footprint:
         raise InputError(f"length {length}: this model takes 1 to {max_length(config)} tokens")
     name = next(iter(config.architectures or ()), None)
     known: Any = getattr(transformers, name, None) if name else None
-    stock = isinstance(known, type) and issubclass(known, PreTrainedModel)
+    stock = isinstance(known, type) and issubclass(known, PreTrainedModel) and known.config_class is type(config)
+    structure = read_structure(located(model))
+    try:
+        with torch.device("meta"):
+            network = known(config) if stock and "forward" in vars(known) else AutoModel.from_config(config)
+    except (ValueError, TypeError, AttributeError) as error:
+        first = str(error).splitlines()[0]
+        raise InputError(f"model '{model}': its config.json describes no model: {first}; fetch it again") from None
     with torch.device("meta"):
-        network = known(config) if stock else AutoModel.from_config(config)
-        apply_structure_(network, read_structure(located(model)))
+        apply_structure_(network, structure)
     return footprint(network, length=length, folder=located(model))

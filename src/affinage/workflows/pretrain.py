@@ -9,7 +9,7 @@ from typing import get_args
 
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast, set_seed
 
-from affinage.data.corpus import corpus_files, fingerprints
+from affinage.data.corpus import corpus_files, fingerprints, in_order
 from affinage.data.pieces import parts_in
 from affinage.data.streams import Stream, as_stream
 from affinage.data.token_cache import token_folder
@@ -64,7 +64,7 @@ def pretrain(
         "recipe": plan.sha256,
         "from": str(init_from),
         "from_weights": None if init_from is None else weights_fingerprint(init_from),
-        "corpus": data,
+        "corpus": in_order(files, data),
     }
     with processes().main_process_first():
         folder = RunFolder.open(Path(out), identity=identity, overwrite=overwrite)
@@ -74,9 +74,9 @@ def pretrain(
     if source is not None and not source[2]:
         log.info("model '%s' has no vocabulary head: it starts at random", init_from)
     frozen, pairs = stage.freeze == "encoder", in_pairs(stage)
-    model = initial_model(plan.student, tokenizer, source, frozen=frozen, pairs=pairs)
-    check_fit(tokenizer, model.config, where=out)
     with folder.preparing():
+        model = initial_model(plan.student, tokenizer, source, frozen=frozen, pairs=pairs)
+        check_fit(tokenizer, model.config, where=out)
         shared = (
             None
             if stream is not None
