@@ -283,3 +283,15 @@ def test_of_a_trained_teacher_both_cuts_start_nearer_than_a_random_student() -> 
         for init in ("random", "importance", "svd")
     }
     assert apart["importance"] < apart["random"] - 1 and apart["svd"] < apart["random"] - 1
+
+
+@pytest.mark.parametrize("init", ["importance", "svd"])
+def test_a_projection_of_its_own_is_narrowed_too(init: Any) -> None:
+    source = teacher(tie_word_embeddings=False)
+    made = student_of(source, init=init, hidden_size=8)
+    assert not made.config.tie_word_embeddings
+    ours, theirs = made.get_output_embeddings().weight, source.get_output_embeddings().weight
+    table = made.get_input_embeddings().weight
+    assert not torch.allclose(ours, table)
+    # What the cut keeps of the projection is no more than there is, and not a random start's.
+    assert 0.3 * theirs.norm() < ours.norm() <= 1.01 * theirs.norm()

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import affinage.data.shards as shards
-from affinage.data.corpus import corpus_files, corpus_lines, fingerprint, is_held_out
+from affinage.data.corpus import corpus_files, corpus_lines, fingerprint, in_order, is_held_out
 from affinage.errors import DataError, InputError
 from tiny import SENTENCES
 
@@ -139,3 +139,9 @@ def test_the_fingerprint_is_that_of_the_bytes(tmp_path: Path) -> None:
     assert fingerprint(file(tmp_path, b"")) == empty
     assert fingerprint(file(tmp_path, b"a")) == fingerprint(file(tmp_path, b"a", "other.txt")) != empty
     assert fingerprint("hub/name") == "hub/name"
+
+
+def test_the_order_of_sources_is_part_of_what_a_run_is() -> None:
+    found = {"a": "1", "b": "2"}
+    assert in_order(["a", "b"], found) == [["a", "1"], ["b", "2"]] != in_order(["b", "a"], found)
+    assert len(in_order(["a", "a"], found)) == 2

@@ -135,6 +135,7 @@ def test_an_override_of_a_stages_key_reaches_every_stage(tmp_path: Path) -> None
         ("training.epochs", "many", "stages.0.training.epochs: input should be a valid number"),
         ("training.precision", "fp8", "input should be 'auto', 'fp32' or 'bf16' (got 'fp8')"),
         ("masking.probability", "1.5", "less than or equal to 1"),
+        ("masking.random", "0.5", "mask 0.8 and random 0.5 are shares of the same tokens"),
         ("guards.bad_teacher", "skip", "guards.bad_teacher: input should be 'warn', 'stop' or 'off' (got 'skip')"),
         ("guards.non_finite", "off", "guards.non_finite: input should be 'skip' or 'stop' (got False)"),
         (

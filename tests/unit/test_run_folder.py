@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -267,3 +269,23 @@ def test_where_nothing_can_be_written_aside_is_said_at_once(out: str, tmp_path: 
     with pytest.raises(InputError, match=r"cannot be made: .*; choose another --out"), written_aside(tmp_path / out):
         pass
     assert tree(tmp_path) == {"file"}
+
+
+HOLDER = """
+import sys, time
+from affinage.training.run_folder import RunFolder
+RunFolder.open(sys.argv[1], identity={"a": 1})
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def test_two_processes_are_not_at_one_run(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(out)], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None and other.stdout.readline() == b"held\n"
+        with pytest.raises(InputError, match="another process is at this run; wait until it has ended"):
+            RunFolder.open(out, identity={"a": 1})
+        other.kill()
+    folder = RunFolder.open(out, identity={"a": 1})  # who was killed holds nothing
+    assert RunFolder.open(out, identity={"a": 1}) == folder  # and this process may come again

@@ -255,3 +255,27 @@ def test_the_task_noted_in_a_config(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "m")
     assert task_of(read_config(tmp_path / "m")) == "sentiment"
     AutoModelForSequenceClassification.from_pretrained(tmp_path / "m")
+
+
+@pytest.mark.parametrize("load", [read_config, load_masked_lm, load_tokenizer])
+def test_code_in_a_folder_is_neither_run_nor_asked_about(
+    load: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers, left to itself, asks whoever sits at a terminal."""
+    folder, marker = save_tiny(tmp_path), tmp_path / "ran"
+    (folder / "configuration_zork.py").write_text(
+        f"from transformers import PretrainedConfig\nopen({str(marker)!r}, 'w').close()\n"
+        "class ZorkConfig(PretrainedConfig):\n    model_type = 'zork'\n"
+    )
+    said = {"model_type": "zork", "auto_map": {"AutoConfig": "configuration_zork.ZorkConfig"}}
+    (folder / "config.json").write_text(json.dumps(said))
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    refused(load, folder)
+    assert not marker.exists()
+
+
+def test_weights_that_the_config_leaves_out_are_refused(tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path, "bert")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 2}))
+    assert "describes fewer layers" in refused(load_masked_lm, folder)

@@ -137,3 +137,21 @@ def test_the_verb_shows_some_numbers(tmp_path: Path, capsys: pytest.CaptureFixtu
     folder = as_sentence_transformers(tmp_path, {"pooling_mode": "mean"}, normalize=True)
     assert run(["predict", str(folder), "Une cave sombre."]) == 0
     assert "(16 numbers)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("file", "said", "message"),
+    [
+        (
+            "config_sentence_transformers.json",
+            {"default_prompt_name": "passage", "prompts": {"query": "q: "}},
+            "'passage'",
+        ),
+        ("sentence_bert_config.json", {"do_lower_case": True}, "do_lower_case"),
+    ],
+)
+def test_settings_that_would_be_ignored_are_refused(tmp_path: Path, file: str, said: Any, message: str) -> None:
+    folder = as_sentence_transformers(tmp_path, {"pooling_mode_mean_tokens": True}, normalize=False)
+    (folder / file).write_text(json.dumps(said))
+    with pytest.raises(InputError, match=message):
+        affinage.load(folder)

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,6 +43,23 @@ def test_an_architecture_that_is_no_class_is_not_called(tmp_path: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"architectures": ["pipeline"]}))
     assert inspect(folder, length=8).architecture == "CamembertModel"
+
+
+@pytest.mark.parametrize("name", ["BertPreTrainedModel", "PreTrainedModel", "T5ForConditionalGeneration", "BertModel"])
+def test_a_class_that_is_not_the_config_s_is_not_made(tmp_path: Path, name: str) -> None:
+    folder = save_tiny(tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"architectures": [name]}))
+    assert inspect(folder, length=8).architecture == "CamembertModel"
+
+
+@pytest.mark.parametrize("wrong", [{"num_attention_heads": 3}, {"pad_token_id": None}])
+def test_a_config_that_describes_no_model(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    folder = save_tiny(tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | wrong))
+    with pytest.raises(InputError, match=r"config\.json (describes no model|has no pad_token_id)"):
+        inspect(folder, length=8)
 
 
 def test_an_unknown_architecture_is_named(tmp_path: Path) -> None:

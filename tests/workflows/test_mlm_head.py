@@ -78,3 +78,19 @@ def test_the_demo_in_english(encoder: Path, tmp_path: Path, monkeypatch: pytest.
     assert "Kind staff" in (out / "predictions.md").read_text()
     with pytest.raises(InputError, match="has no masked language model head"):
         demo(out=tmp_path / "b", data=tmp_path / "data", teacher=encoder, minutes=0.05, quiet=True)
+
+
+def test_rows_that_no_token_has_are_kept(tmp_path: Path) -> None:
+    """Tables are padded to round sizes."""
+    start = save_tiny(tmp_path, "bert", "mlm", vocab_size=256)
+    corpus = write_corpus(tmp_path / "corpus", lines=200)
+    pretrain([corpus], out=tmp_path / "out", recipe="mlm-head", init_from=start, overrides=ON_TEXT, quiet=True)
+    assert AutoModelForMaskedLM.from_pretrained(tmp_path / "out").config.vocab_size == 256
+
+
+def test_a_projection_that_would_be_lost_is_refused(tmp_path: Path) -> None:
+    start = save_tiny(tmp_path, "bert", "mlm", tie_word_embeddings=False)
+    corpus = write_corpus(tmp_path / "corpus", lines=50)
+    with pytest.raises(InputError, match="projection of its own"):
+        pretrain([corpus], out=tmp_path / "out", recipe="mlm-head", init_from=start, overrides=ON_TEXT, quiet=True)
+    assert not list(tmp_path.glob("out*"))
