@@ -68,7 +68,7 @@ def test_span_targets_decode_to_the_answer() -> None:
 
 def test_a_question_without_room_names_its_file() -> None:
     asked = SpanExample("1", "Quand " * 40, "À l'aube.", (), "f.jsonl:1")
-    with pytest.raises(InputError, match=r"^f\.jsonl: question 0"):
+    with pytest.raises(InputError, match=r"^f\.jsonl:1: question"):
         encode(tiny_tokenizer().backend_tokenizer, [asked], max_length=32, stride=8)
 
 
