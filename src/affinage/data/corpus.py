@@ -5,6 +5,7 @@ import hashlib
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from affinage.data.shards import SUFFIXES, shown, steadily
 from affinage.data.sources import open_shards
@@ -85,9 +86,9 @@ def fingerprint(file: Path | str) -> str:
         raise InputError(f"{file}: cannot be read: {error.strerror or error}") from None
 
 
-def in_order(files: Sequence[Path | str], found: Mapping[str, str]) -> list[list[str]]:
-    """`found`, by name, as the sources are read: one after another, one that is named twice twice."""
-    return [[shown(file), found.get(shown(file), "")] for file in files]
+def in_order(files: Sequence[Path | str], found: Mapping[str, str]) -> dict[str, Any]:
+    """What a run knows a corpus by: its fingerprints, and the sources as they are read, one named twice twice."""
+    return {"fingerprints": dict(found), "read": [shown(file) for file in files]}
 
 
 def fingerprints(files: Sequence[Path | str]) -> dict[str, str]:

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedModel, TrainerCallback
 
@@ -198,7 +199,7 @@ def _text_only(plan: Recipe) -> Recipe:
     return plan.with_stages_on("text")
 
 
-def _corpus_fingerprints(corpus: Sequence[str | Path], plan: Recipe) -> list[list[str]] | None:
+def _corpus_fingerprints(corpus: Sequence[str | Path], plan: Recipe) -> dict[str, Any] | None:
     if not corpus:
         return None
     files = corpus_files(corpus)

@@ -3,7 +3,7 @@
 import logging
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,11 +98,11 @@ def distil_in_turn(
 
 
 def identity_of(
-    plan: Recipe, *, teacher: str | Path, init_from: str | Path | None, corpus: Sequence[Sequence[str]]
+    plan: Recipe, *, teacher: str | Path, init_from: str | Path | None, corpus: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What tells a distillation from every other: an interrupted one is taken up by the same alone.
 
-    `corpus`: files and their sha256, in the order in which they are read.
+    `corpus`: of `data.corpus.in_order`.
     """
     return {
         "verb": "distil",
