@@ -49,6 +49,7 @@ def test_zero_shot(multi_label: bool, port: int, predictors: dict[str, Any]) -> 
     default = predictors["nli"].predict(SENTENCES[0], labels=labels)[0]
     found = ask(port, "/zero-shot", {"inputs": SENTENCES[0], "labels": labels}).content
     assert close(found, {k: default[k] for k in ("labels", "scores")})
+    assert ask(port, "/zero-shot", {"inputs": LONG, "labels": labels}).content["truncated"] is True
 
 
 def test_masked_words(port: int, predictors: dict[str, Any]) -> None:

@@ -47,10 +47,11 @@ class Answer(Span):
 
 
 class Ranked(BaseModel):
-    """Labels, the best first."""
+    """Labels, the best first; `truncated` where the model did not read the text to its end."""
 
     labels: list[str] = Field(examples=[["transport", "sport", "cuisine"]])
     scores: list[float]
+    truncated: Literal[True] | None = None
 
 
 class Filled(BaseModel):

@@ -208,7 +208,7 @@ ENDPOINTS: dict[str, Endpoint] = {
         ("pair",),
         "Classes named in the request, by a model of entailment",
         _zero_shot,
-        lambda result: {"labels": result["labels"], "scores": result["scores"]},
+        lambda result: {key: result[key] for key in ("labels", "scores", "truncated") if key in result},
     ),
     "fill-mask": Endpoint(
         FillMaskRequest,
