@@ -48,14 +48,15 @@ def main(asked: dict[str, Any], work: Path, result: Path) -> None:
     student, teacher = work / asked["student"], work / asked["teacher"]
     given = read_given(student, plan=plan, task=asked["task"], data=work / asked["data"], corpus=(), columns=None)
     folder = RunFolder.open(out, identity=given.identity(plan))
-    ways = given.ways(plan, folder, quiet=True)
+    mark = weights_fingerprint(student)[:16]  # of what every variant of this student starts from
+    ways = given.ways(plan, folder, quiet=True, answers=work / "compressed" / f"answers-{mark}")
     assert isinstance(ways, WithTask)
     if asked["stage"] == "speed":
         untrained = without_training(plan, plan.checked(), given.start, ways.resources)
         write(told_of(asked) | measured(untrained, teacher), began, result)
         shutil.rmtree(folder.partial)
         return
-    first = work / "compressed" / f"{weights_fingerprint(student)[:16]}.json"  # of every variant of this student
+    first = work / "compressed" / f"{mark}.json"
     if first.exists() and ways.kept(0) is None:
         ways.keep(0, given.start, LedgerEntry.model_validate_json(first.read_text(encoding="utf-8")))
     state, ledger = run_plan(plan, check_plan(plan, ways), given.start, ways)
@@ -97,6 +98,7 @@ def plan_of(asked: dict[str, Any]) -> Plan:
         "training.row_length": asked["length"],
         "training.batch_size": asked["batch"],
         "training.evaluations": 1,
+        "guards.no_progress": "off",  # which would score the model before training too
     }
     base = Plan.of({"steps": ["int8"], "settings": settings, "seed": asked["seed"]})
     return trained_once(base, steps, recover=max(asked["recover"], asked["trained"] if trained else 0))

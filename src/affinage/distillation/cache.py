@@ -3,6 +3,8 @@
 import json
 import math
 import os
+import shutil
+import tempfile
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -45,17 +47,17 @@ class TeacherCache:
         noted = folder / "cache.json"
         refuse_other_cache(folder, made_of)
         said = {"shape": list(self._shape), "dtype": dtype, "made_of": _as_noted(made_of)}
-        before = read_note(noted) if noted.is_file() else None
-        if before is not None and before != said:
-            raise InputError(
-                f"teacher cache '{folder}' was made of something else; delete it, or choose another folder"
-            )
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            if before is None:
-                _reserve(folder / "states.bin", math.prod(self._shape) * self._dtype.itemsize)
-                _reserve(folder / "checksums.bin", self._shape[0] * 8)
-                write_durably(noted, json.dumps(said))
+            if not noted.is_file():
+                sizes = {
+                    "states.bin": math.prod(self._shape) * self._dtype.itemsize,
+                    "checksums.bin": self._shape[0] * 8,
+                }
+                _make(folder, sizes, json.dumps(said))
+            if read_note(noted) != said:
+                raise InputError(
+                    f"teacher cache '{folder}' was made of something else; delete it, or choose another folder"
+                )
             self._states = np.memmap(folder / "states.bin", self._dtype, "r+", shape=self._shape)
             self._sums = np.memmap(folder / "checksums.bin", np.uint32, "r+", shape=(self._shape[0], 2))
         except OSError as error:
@@ -115,6 +117,21 @@ def refuse_other_cache(folder: Path, made_of: str | Mapping[str, Any]) -> None:
 def _as_noted(made_of: str | Mapping[str, Any]) -> Any:
     """As it is read back from the note."""
     return json.loads(json.dumps(made_of, sort_keys=True))
+
+
+def _make(folder: Path, sizes: Mapping[str, int], note: str) -> None:
+    """The files aside, then in place at once: several processes may want the cache, and the first one's stays."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
+    try:
+        for name, size in sizes.items():
+            _reserve(aside / name, size)
+        write_durably(aside / "cache.json", note)
+        aside.rename(folder)
+    except OSError:
+        shutil.rmtree(aside, ignore_errors=True)
+        if not (folder / "cache.json").is_file():
+            raise
 
 
 def _reserve(path: Path, size: int) -> None:

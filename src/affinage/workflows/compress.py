@@ -63,7 +63,8 @@ def compress(
     built = check_plan(steps, given.ways(steps, RunFolder(Path(out), Path(out), overwrite=False)))
     check_forms(steps, built, given.start.model)
     folder = RunFolder.open(Path(out), identity=given.identity(steps), overwrite=overwrite)
-    ways = given.ways(steps, folder, quiet=quiet)
+    often = sum(bool(steps.recovery_of(i, made)) for i, made in enumerate(built)) > 1
+    ways = given.ways(steps, folder, quiet=quiet, answers=folder.partial / "answers" if often else None)
     try:
         if ways.kept(0) is None:  # else the run was begun before, and is taken up
             rehearse(steps, built, given.start, ways)

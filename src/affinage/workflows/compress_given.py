@@ -71,19 +71,28 @@ class Given:
             "plan": plan.sha256,
             "recipe": self.recipe and self.recipe.sha256,
             "model": str(self.model),
+            **self._logits_identity,
+            "corpus": fingerprints(self.files) if self.files else None,
+        }
+
+    @property
+    def _logits_identity(self) -> dict[str, Any]:
+        """All that what the model says of the rows depends on."""
+        return {
             "weights": weights_fingerprint(self.model),
             "task": self.run and self.run.task.name,
             "data": self.fingerprints,
             "columns": dict(self.columns),
-            "corpus": fingerprints(self.files) if self.files else None,
         }
 
-    def ways(self, plan: Plan, folder: RunFolder, *, quiet: bool = False) -> ModelAlone:
-        """With what the plan is run."""
+    def ways(self, plan: Plan, folder: RunFolder, *, quiet: bool = False, answers: Path | None = None) -> ModelAlone:
+        """With what the plan is run. `answers`: where the model's logits on a task's training rows are kept, for more
+        than one recovery from it.
+        """
         shared: dict[str, Any] = {"plan": plan, "start": self.start, "folder": folder, "files": self.files}
         shared["start_bytes"] = stored_tensor_bytes(located(self.model))
         if self.run is not None:
-            return WithTask(**shared, quiet=quiet, run=self.run)
+            return WithTask(**shared, quiet=quiet, run=self.run, answers=answers, made_of=self._logits_identity)
         if self.recipe is not None:
             return WithText(**shared, quiet=quiet, on_text=self.recipe.stages[0])
         return ModelAlone(**shared, quiet=quiet)

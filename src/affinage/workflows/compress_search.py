@@ -206,7 +206,8 @@ class _Means:
         """Run it, or take up what it made before."""
         place = self.folder.partial / "tried" / plan.sha256[:16]
         place.mkdir(parents=True, exist_ok=True)
-        ways = self.given.ways(plan, RunFolder(self.folder.out, place, overwrite=False), quiet=self.quiet)
+        folder, answers = RunFolder(self.folder.out, place, overwrite=False), self.folder.partial / "answers"
+        ways = self.given.ways(plan, folder, quiet=self.quiet, answers=answers)
         if ways.kept(0) is None and self._entry is not None:  # scored and timed once is enough
             ways.keep(0, self.start, self._entry)
         state, ledger = run_plan(plan, check_plan(plan, ways), self.start, ways)

@@ -33,6 +33,7 @@ from affinage.training.compression import DriveMethod, HoldZeros
 from affinage.training.run_folder import RunFolder
 from affinage.workflows.compress_data import calibration_batches, found_words, masked_loss, task_loss
 from affinage.workflows.corpus_stage import CorpusRows, corpus_rows, train_stage
+from affinage.workflows.task_cache import Identity, logits_cache
 from affinage.workflows.task_run import TaskRun
 from affinage.workflows.task_stage import StageRun, stage_rows
 
@@ -161,7 +162,13 @@ class WithTask(ModelAlone):
     """A plan for a task model, measured and trained on the task's rows."""
 
     run: TaskRun = field(kw_only=True)
+    answers: Path | None = None
+    """where the uncompressed model's logits on the training rows are kept, for other plans too; None: nowhere"""
+    made_of: Identity = field(default_factory=dict)
+    """what these logits depend on"""
     recovers = True
+    _trained: tuple[PreTrainedModel, float] | None = field(default=None, init=False)
+    """the model that was trained last, and what training found it to score"""
 
     @property
     def given(self) -> frozenset[str]:
@@ -181,7 +188,10 @@ class WithTask(ModelAlone):
         )
 
     def score(self, state: State) -> float:
-        """The task's first metric on the valid part."""
+        """The task's first metric on the valid part; right after recovery as training found it."""
+        known, self._trained = self._trained, None
+        if known is not None and known[0] is state.model:
+            return known[1]
         run = self.run_of(state)
         return float(run.scorer()(state.model)[run.task.metrics[0]])
 
@@ -193,11 +203,17 @@ class WithTask(ModelAlone):
         run, stage, student = self.run_of(state), self.stage(steps), state.model
         set_seed(stage.training.seed)
         rows, valid = (stage_rows(run, stage, student, (), part=part) for part in ("train", "valid"))
-        place = self.place(number)
-        stage_run = StageRun(run, stage, [self.teacher(state)], rows, valid, place, keep_last=trained is not None)
+        place, teacher = self.place(number), self.teacher(state)
+        cache = None
+        if self.answers is not None and teacher is self.start.model:  # not of another vocabulary's tokens
+            cache = logits_cache(stage, rows, [teacher], shared=self.answers, own=self.answers, made_of=self.made_of)
+        stage_run = StageRun(run, stage, [teacher], rows, valid, place, cache, keep_last=trained is not None)
         told = stage_run.train(student, callbacks=self.callbacks(student, trained), quiet=self.quiet)
         self.told(number, told)
-        return State(student.to("cpu").eval(), state.tokenizer)  # type: ignore[arg-type]
+        made = State(student.to("cpu").eval(), state.tokenizer)  # type: ignore[arg-type]
+        if (score := told.held_out.get(run.task.metrics[0])) is not None:
+            self._trained = (made.model, score)
+        return made
 
     def stage(self, steps: int) -> Stage:
         """How recovery trains for so many steps."""
