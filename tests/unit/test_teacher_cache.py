@@ -65,6 +65,25 @@ def test_the_cache_of_something_else_is_refused(tmp_path: Path) -> None:
         cache(tmp_path / "c", dtype="float16")
 
 
+def test_of_two_processes_that_make_it_at_once_the_first_ones_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The files of the second are ready when the first has put its own in place, and rows in them."""
+    first, put, rename = list[TeacherCache](), states(4), Path.rename
+
+    def late(self: Path, target: Path) -> Path:
+        if not first:
+            monkeypatch.setattr(Path, "rename", rename)
+            first.append(cache(tmp_path / "c"))
+            first[0].put([0, 0], [0, 1], put)
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", late)
+    found = cache(tmp_path / "c").get([0, 0], [0, 1])
+    assert found is not None and torch.equal(found, put)
+    assert [path.name for path in tmp_path.iterdir()] == ["c"]
+
+
 def test_where_there_is_no_room_it_is_said_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be made"):
         TeacherCache(tmp_path / "c", variants=1, rows=2**40, tokens=512, width=768, dtype="float32", made_of="too much")

@@ -1,13 +1,14 @@
 """`affinage compress` end to end on tiny models: plans, recovery, roll-back, resume, and what is refused first."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 import torch
-from torch import nn
+from safetensors.torch import load_file
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 import affinage
@@ -15,6 +16,7 @@ from affinage.compression.base import Resources, Traits, compressors, may_follow
 from affinage.compression.forms import check_forms, forms_of
 from affinage.compression.plan import Plan, step_of
 from affinage.compression.run import State
+from affinage.distillation.task_objective import TaskObjective
 from affinage.errors import InputError
 from affinage.evaluation.footprint import tensor_bytes
 from affinage.models.checkpoint import load_tokenizer
@@ -24,6 +26,7 @@ from affinage.models.replacing import linears, replace_module_
 from affinage.models.storage import COMPRESSED, STOCK
 from affinage.recipe import Recipe
 from affinage.report.report import Report
+from affinage.signals import Batch
 from affinage.workflows import compress_ways
 from affinage.workflows.benchmark import benchmark
 from affinage.workflows.compress import compress
@@ -182,6 +185,50 @@ def test_a_plan_with_recovery_gives_a_model_that_every_verb_takes(model: Path, d
     tuned = finetune(out, task="sentiment", data=data, out=tmp_path / "tuned", overrides=STEPS, quiet=True)
     assert tuned.models[0].parameters == report.models[0].parameters
     assert (tmp_path / "tuned" / COMPRESSED).is_file()
+
+
+def test_what_the_model_says_of_the_rows_is_computed_once_for_all_recoveries(
+    model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said, logits_of = list[int](), TaskObjective._logits
+
+    def counted(self: TaskObjective, batch: Batch) -> Tensor:
+        said.append(len(batch.input_ids))
+        return logits_of(self, batch)
+
+    monkeypatch.setattr(TaskObjective, "_logits", counted)
+    steps = plan("t-zero", {"t-zero": {"share": 0.75}}, recover=2)
+    once = compress(model, plan=steps, task="sentiment", data=data, out=tmp_path / "kept", quiet=True)
+    seen = len(said)
+    assert seen == 2
+    monkeypatch.setattr(compress_ways, "logits_cache", lambda *args, **kwargs: None)
+    anew = compress(model, plan=steps, task="sentiment", data=data, out=tmp_path / "anew", quiet=True)
+    assert len(said) - seen == 4 and [entry.score for entry in once.ledger] == [entry.score for entry in anew.ledger]
+    ours, theirs = (load_file(tmp_path / name / STOCK) for name in ("kept", "anew"))
+    for name, tensor in ours.items():
+        assert torch.allclose(tensor, theirs[name], atol=1e-5), name
+
+
+def test_a_trained_step_is_scored_once(
+    model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is not trained, or not kept as it was trained, is scored when it is measured."""
+    scored, scorer = list[float](), TaskRun.scorer
+
+    def counted(self: TaskRun) -> Callable[[PreTrainedModel], dict[str, float]]:
+        def score(model: PreTrainedModel) -> dict[str, float]:
+            found = scorer(self)(model)
+            scored.append(found["accuracy"])
+            return found
+
+        return score
+
+    monkeypatch.setattr(TaskRun, "scorer", counted)
+    steps = plan({"t-zero": {}, "recover": 3}, "t-halve")
+    steps = steps.model_copy(update={"settings": {**SMALL, "training.evaluations": 1, "guards.no_progress": "off"}})
+    report = compress(model, plan=steps, task="sentiment", data=data, out=tmp_path / "out", quiet=True)
+    assert [entry.score for entry in report.ledger] == scored
+    assert evaluate(tmp_path / "out", data=data, split="valid").scores[0].value == scored[-1]
 
 
 def test_zeros_stay_zero_and_a_method_is_told_of_every_step(model: Path, data: Path, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ import json
 import math
 import os
 import shutil
-import tempfile
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -121,8 +120,9 @@ def _as_noted(made_of: str | Mapping[str, Any]) -> Any:
 
 def _make(folder: Path, sizes: Mapping[str, int], note: str) -> None:
     """The files aside, then in place at once: several processes may want the cache, and the first one's stays."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
+    aside = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
     try:
         for name, size in sizes.items():
             _reserve(aside / name, size)
