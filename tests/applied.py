@@ -61,9 +61,12 @@ def score(model: PreTrainedModel) -> float:
         return 1 / (1 + float(loss(model, batches(architecture, head)[0])))
 
 
-def operations(model: PreTrainedModel) -> float:
-    """In the place of a latency: falls with every head, neuron or layer that goes."""
-    return float(sum(p.numel() for path in linears(model) for p in model.get_submodule(path).parameters()))
+def operations(model: PreTrainedModel, whole: PreTrainedModel) -> float:
+    """In the place of a share of time: falls with every head, neuron or layer that goes."""
+    ours, theirs = (
+        sum(p.numel() for path in linears(one) for p in one.get_submodule(path).parameters()) for one in (model, whole)
+    )
+    return ours / theirs
 
 
 def resources(architecture: str, head: str, needs: frozenset[str]) -> Resources:

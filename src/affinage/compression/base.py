@@ -33,8 +33,8 @@ class Resources:
     """scalar: the task's mean loss over a batch; for a masked language model that of masked tokens ("gradients")"""
     score: Callable[[PreTrainedModel], float] | None = None
     """the task's main metric on the valid part, more is better ("score")"""
-    latency: Callable[[PreTrainedModel], float] | None = None
-    """ms for one text of 128 tokens ("latency")"""
+    latency: Callable[[PreTrainedModel, PreTrainedModel], float] | None = None
+    """the time of one text of 128 tokens as a share of what the second model takes ("latency")"""
     texts: Sequence[str] | None = None
     """raw texts as the model will read them ("texts")"""
     seed: int = 0

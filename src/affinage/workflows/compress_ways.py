@@ -28,7 +28,7 @@ from affinage.models.storage import save_model
 from affinage.recipe import Stage
 from affinage.report.ledger import LedgerEntry
 from affinage.report.report import TrainingRun
-from affinage.runtime.latency import one_text_ms
+from affinage.runtime.latency import one_text_ms, share_of_time
 from affinage.training.compression import DriveMethod, HoldZeros
 from affinage.training.run_folder import RunFolder
 from affinage.workflows.compress_data import calibration_batches, found_words, masked_loss, task_loss
@@ -68,7 +68,7 @@ class ModelAlone:
 
     def resources(self, state: State) -> Resources:
         """For the state's vocabulary."""
-        return Resources(latency=one_text_ms, texts=self.texts() or None, seed=self.plan.seed)
+        return Resources(latency=share_of_time, texts=self.texts() or None, seed=self.plan.seed)
 
     def texts(self) -> list[str]:
         """Lines of the raw text."""
@@ -182,7 +182,7 @@ class WithTask(ModelAlone):
             calibration=calibration_batches(rows, self.plan.calibration, seed=self.plan.seed),
             loss=task_loss,
             score=lambda model: self.score(State(model, state.tokenizer)),
-            latency=one_text_ms,
+            latency=share_of_time,
             texts=[*seen, *self.texts()],
             seed=self.plan.seed,
         )
@@ -245,7 +245,7 @@ class WithText(ModelAlone):
             calibration=calibration_batches(rows, self.plan.calibration, seed=self.plan.seed),  # type: ignore[arg-type]
             loss=masked_loss,
             score=lambda model: self.score(State(model, state.tokenizer)),
-            latency=one_text_ms,
+            latency=share_of_time,
             texts=self.texts(),
             seed=self.plan.seed,
         )

@@ -87,21 +87,19 @@ class PruneToLatency:
         found = sensitivity(whole, resources, neurons=True)
 
         def took(budget: float) -> float:
-            return measure(_pruned(whole, found, budget, resources, rearrange=False, tune=False))
+            return measure(_pruned(whole, found, budget, resources, rearrange=False, tune=False), whole)
 
-        own, low, high = measure(whole), float(work.least), float(work.whole)
-        target = self.latency * own
-        if (fastest := took(low)) > target:
+        low, high = float(work.least), float(work.whole)
+        if (fastest := took(low)) > self.latency:
             raise InputError(
                 f"latency={self.latency}: each layer keeps at least one head and one neuron, and then a text still "
-                f"takes {fastest:.2f} ms, {fastest / own:.2f} of what it took; leave layers out too (drop-layers), or "
-                "ask for less"
+                f"takes {fastest:.2f} of what it took; leave layers out too (drop-layers), or ask for less"
             )
         for _ in range(_STEPS):
             middle = (low + high) / 2
             now = took(middle)
-            log.info("prune-to-latency: %.2f of the work takes %.2f ms of %.2f", middle / work.whole, now, target)
-            low, high = (middle, high) if now <= target else (low, middle)
+            log.info("prune-to-latency: %.2f of the work takes %.2f of the time", middle / work.whole, now)
+            low, high = (middle, high) if now <= self.latency else (low, middle)
         return _pruned(whole, found, low, resources, self.rearrange, self.tune)
 
 
