@@ -169,30 +169,32 @@ SCREEN: Mapping[str, tuple[str, ...]] = {
 strength has variants instead"""
 
 _INT4 = "int4:activations=dynamic"
+_TERNARY = "qat-ternary:activations=dynamic"
 STACKS: Mapping[str, tuple[str, ...]] = {
     # ≤ 1 %: ≥ 8× faster, ≥ 6× smaller
     "int8": ("int8",),
     "int4": (_INT4,),
-    "trim-int8": ("trim-vocabulary", "int8"),
-    "int4table-int8": ("int4-embeddings", "int8"),
-    "fisher75-int4table-int8": ("prune-fisher:keep=0.75", "int4-embeddings", "int8"),
+    "fisher60-int4table-int8": ("prune-fisher:keep=0.6", "int4-embeddings", "int8"),
     "trim-fisher60-int4": ("trim-vocabulary", "prune-fisher:keep=0.6", _INT4),
     # ≤ 3.5 %: ≥ 15× faster, ≥ 12× smaller
     "fisher50-pq-int4": ("prune-fisher:keep=0.5", "pq-embeddings", _INT4),
-    "fisher40-pq-int8": ("prune-fisher:keep=0.4", "pq-embeddings", "int8"),
-    "two-layers-pq-int8": ("drop-layers:keep=2", "pq-embeddings", "int8"),
+    "fisher30-pq-int8": ("prune-fisher:keep=0.3", "pq-embeddings", "int8"),
+    "latency35-pq-int4": ("prune-to-latency:latency=0.35", "pq-embeddings", _INT4),
     "two-layers-fisher60-pq-int4": ("drop-layers:keep=2", "prune-fisher:keep=0.6", "pq-embeddings", _INT4),
-    "fisher60-qat-ternary": ("prune-fisher:keep=0.6", "qat-ternary:activations=dynamic"),
+    # the fewest bytes
+    "fisher60-k-means3": ("prune-fisher:keep=0.6", "k-means:bits=3,activations=dynamic"),
+    "qat-ternary": (_TERNARY,),
+    "fisher60-qat-ternary": ("prune-fisher:keep=0.6", _TERNARY),
     # other paradigms on top of each other
     "width75-pq-int8": ("prune-width:keep=0.75", "pq-embeddings", "int8"),
     "fisher60-activation-svd-int8": ("prune-fisher:keep=0.6", f"activation-svd:keep=0.6,{_MAPS}", "int8"),
     "share2-pq-int8": ("share-layers:groups=2", "pq-embeddings", "int8"),
-    # of the teacher, in about the same time
-    f"{WHOLE}fisher50-int4": ("prune-fisher:keep=0.5", _INT4),
-    f"{WHOLE}fisher30-pq-int4": ("prune-fisher:keep=0.3", "pq-embeddings", _INT4),
+    # of the teacher: as much work as the student's with 0.7 and 0.5 of its own
+    f"{WHOLE}fisher35-int4": ("prune-fisher:keep=0.35", _INT4),
+    f"{WHOLE}fisher25-pq-int4": ("prune-fisher:keep=0.25", "pq-embeddings", _INT4),
 }
-"""sixteen variants, of which fourteen are stacks: the final. Trained once, after the last step that can be. What the
-screen finds on the frontier is to be added before the final is begun"""
+"""sixteen variants, of which thirteen are stacks: the final, chosen by the English screen and looks at strengths (LOG).
+Trained once, after the last step that can be"""
 
 
 def screen(language: Language) -> Iterator[Job]:

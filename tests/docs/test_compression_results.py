@@ -146,7 +146,7 @@ def test_the_headline_waits_for_the_whole_final_and_takes_what_does_most_for_the
     made = script("headline.py")
     english, french = made["PAGES"]
     stacks = dict.fromkeys(made["STACKS"], (0.85, 16.0))  # keeps 94.4 %
-    stacks |= {"int8": (0.9, 9.0), "int4": (0.896, 7.0), "whole-fisher30-pq-int4": (0.88, 20.0)}
+    stacks |= {"int8": (0.9, 9.0), "int4": (0.896, 7.0), "whole-fisher35-int4": (0.88, 20.0)}
     every = [(task, seed) for task in ("sentiment", "qa", "ner") for seed in (0, 1, 2)]
     found = [
         result(name, task, score, seed=seed, speedup={"ratio": ratio})
@@ -157,7 +157,7 @@ def test_the_headline_waits_for_the_whole_final_and_takes_what_does_most_for_the
     text = made["told"](found, english)
     assert "| French | 1 | `int8` | 100.0 (98.3 to 101.7) | 9.0× | 13.0× | 3 |" in text
     assert "`int4:activations=dynamic` (the teacher itself) | 97.8 (96.0 to 99.5) | 20.0× | 13.0× | 3 |" in text
-    assert "| français | 3,5 | `prune-fisher:keep=0.3` + `pq-embeddings` +" in made["told"](found, french)
+    assert "| français | 3,5 | `prune-fisher:keep=0.35` + `int4" in made["told"](found, french)
     assert "| 100,0 (98,3 à 101,7) | 9,0× | 13,0× | 3 |" in made["told"](found, french)
     poor = [one | {"kept": {"value": 0.9, "low": 0.8, "high": 1.0}} for one in found]
     assert "| French | 1 | none of the stacks tried |" in made["told"](poor, english)
