@@ -1,8 +1,8 @@
 """One job of the experiment: compress, measure beside the teacher, and write the small result that is committed.
 
 `run.py` asks for it; it goes on where it was stopped. The plan is run as `affinage compress` runs it, but only what the
-experiment asks is scored: the valid part, in the final the test part too. What student and teacher score, their own
-reports say.
+experiment asks is scored: each step on the valid part in the screen, the last one on the test part in the final. What
+student and teacher score, their own reports say.
 """
 
 import json
@@ -51,12 +51,15 @@ def main(asked: dict[str, Any], work: Path, result: Path) -> None:
     mark = weights_fingerprint(student)[:16]  # of what every variant of this student starts from
     ways = given.ways(plan, folder, quiet=True, answers=work / "compressed" / f"answers-{mark}")
     assert isinstance(ways, WithTask)
+    final = asked["stage"] == "final"
+    if final:
+        ways.score = lambda state: None  # type: ignore[assignment, method-assign, return-value]
     if asked["stage"] == "speed":
         untrained = without_training(plan, plan.checked(), given.start, ways.resources)
         write(told_of(asked) | measured(untrained, teacher), began, result)
         shutil.rmtree(folder.partial)
         return
-    first = work / "compressed" / f"{mark}.json"
+    first = work / "compressed" / f"{mark}{'-final' if final else ''}.json"
     if first.exists() and ways.kept(0) is None:
         ways.keep(0, given.start, LedgerEntry.model_validate_json(first.read_text(encoding="utf-8")))
     state, ledger = run_plan(plan, check_plan(plan, ways), given.start, ways)
@@ -64,7 +67,7 @@ def main(asked: dict[str, Any], work: Path, result: Path) -> None:
     found = {
         "plan": plan.model_dump(mode="json", exclude_defaults=True),
         "ledger": [entry.model_dump(mode="json") for entry in ledger],
-        **scored(ways.run_of(state), state, ledger, student, teacher, test=asked["stage"] == "final"),
+        **(tested if final else validated)(ways.run_of(state), state, ledger, student, teacher),
         **measured(state, teacher),
         "data": {f"{Path(file).parent.name}/{Path(file).name}": one for file, one in given.fingerprints.items()},
     }
@@ -104,31 +107,36 @@ def plan_of(asked: dict[str, Any]) -> Plan:
     return trained_once(base, steps, recover=max(asked["recover"], asked["trained"] if trained else 0))
 
 
-def scored(
-    run: TaskRun, state: State, ledger: Sequence[LedgerEntry], student: Path, teacher: Path, *, test: bool
+def validated(
+    run: TaskRun, state: State, ledger: Sequence[LedgerEntry], student: Path, teacher: Path
 ) -> dict[str, Any]:
-    """By the task's first metric: variant, student as it was and teacher on the valid part; with `test` also there, and
-    what is kept of the teacher's score, paired over its examples.
-    """
-    metric_name, valid = run.task.metrics[0], run.data.valid_split
-    theirs = [("student", reported(student)), ("teacher", reported(teacher))]
-    scores: list[dict[str, Any]] = [{"model": "variant", "part": valid, "value": ledger[-1].score}]
-    scores += [told(name, report, metric_name, valid) for name, report in theirs]
-    if not test:
-        return {"metric": metric_name, "scores": scores}
-    part = run.data.test_split
+    """By the task's first metric on the valid part: the variant, the student as it was and the teacher."""
+    metric_name, part = run.task.metrics[0], run.data.valid_split
+    scores: list[dict[str, Any]] = [{"model": "variant", "part": part, "value": ledger[-1].score}]
+    return {"metric": metric_name, "scores": scores + theirs(student, teacher, metric_name, part)}
+
+
+def tested(run: TaskRun, state: State, ledger: Sequence[LedgerEntry], student: Path, teacher: Path) -> dict[str, Any]:
+    """The same on the test part, and what is kept of the teacher's score, paired over its examples."""
+    metric_name, part = run.task.metrics[0], run.data.test_split
     if run.task.no_answer:
         run.tune_no_answer_(state.model)
     own = run.evaluate(state.model, run.data.test, name="variant", split=part)
     score = next(score for score in own.scores if score.metric == metric_name)
-    scores += [figures("variant", score), *(told(name, report, metric_name, part) for name, report in theirs)]
     whole = read_example_scores(teacher).parts[part]
     assert whole.fingerprint == own.examples.fingerprint
     ours, base = estimates(metric(metric_name), [[own.examples.rows[metric_name]], [whole.rows[metric_name]]])
     kept = ours.over(base)
     assert kept is not None
     low, high = kept.interval
+    scores = [figures("variant", score), *theirs(student, teacher, metric_name, part)]
     return {"metric": metric_name, "scores": scores, "kept": {"value": kept.value, "low": low, "high": high}}
+
+
+def theirs(student: Path, teacher: Path, metric_name: str, part: str) -> list[dict[str, Any]]:
+    """What student and teacher scored, uncompressed."""
+    reports = {"student": reported(student), "teacher": reported(teacher)}
+    return [told(name, report, metric_name, part) for name, report in reports.items()]
 
 
 def reported(folder: Path) -> Report:
