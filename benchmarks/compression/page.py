@@ -18,6 +18,8 @@ RESULTS = HERE / "results"
 PAGE = HERE.parents[1] / "docs" / "compression-results.md"
 BEGIN = "<!-- made by `python benchmarks/compression/page.py` from the results beside it -->\n"
 END = "<!-- end of what is made -->\n"
+DEAR, LOST = 0.97, 0.8
+"""of what the student keeps, of what the teacher has: methods and variants that keep less are named"""
 PICTURE = "compression-{language}.svg"
 """beside the page"""
 
@@ -103,14 +105,19 @@ def _final(results: Sequence[Mapping[str, Any]], language: str) -> list[str]:
 
 
 def _uncompressed(results: Sequence[Mapping[str, Any]], language: str, stage: str) -> str:
-    """What the student keeps before anything is done to it: what variants lose beside it is the methods' own."""
+    """What variants lose beside this is the methods' own."""
+    shares = _students(results, language, stage)
+    told = ", ".join(f"{100 * share:.1f} on {task}" for task, share in shares.items())
+    return f"The uncompressed student keeps {100 * mean(shares.values()):.1f} % of the teacher's score ({told})."
+
+
+def _students(results: Sequence[Mapping[str, Any]], language: str, stage: str) -> dict[str, float]:
+    """Task -> what the student keeps of the teacher's score before anything is done to it."""
     shares: dict[str, list[float]] = {}
     for one in results:
         if (one["language"], one["stage"]) == (language, stage) and not one["name"].startswith(WHOLE):
             shares.setdefault(one["task"], []).append(by_the_teachers(one, "student"))
-    told = ", ".join(f"{100 * mean(of):.1f} on {task}" for task, of in shares.items())
-    kept = mean(map(mean, shares.values()))
-    return f"The uncompressed student keeps {100 * kept:.1f} % of the teacher's score ({told})."
+    return {task: mean(of) for task, of in shares.items()}
 
 
 def _by_task(results: Sequence[Mapping[str, Any]], own: Sequence[Variant]) -> str:
@@ -144,13 +151,32 @@ def _screen(results: Sequence[Mapping[str, Any]], language: str) -> list[str]:
         f"Screen, one seed, valid part, {count} of {wanted} jobs: indications, not results. Three strengths, the "
         f"mildest first. Timed {_where(results, language, 'screen')}. {_uncompressed(results, language, 'screen')}"
     )
-    lost = [v for v in own if v.kept < 0.8]
-    tail = [f"Lost more than a fifth: {', '.join(f'`{v.name}`' for v in lost)}."] if lost else []
+    tail = _did_not_work(own, mean(_students(results, language, "screen").values()))
     for what, gain in AXES:
         best = on_frontier(own, gain)
         told = ", ".join(f"{i} `{v.name}` ({100 * v.kept:.1f} %, {gain(v):.1f}×)" for i, v in enumerate(best, 1))
         tail += [f"Beaten by no other method alone in what is kept and {what}: {told}."] if best else []
     return [head, _screen_table(own), *tail]
+
+
+def _did_not_work(own: Sequence[Variant], student: float) -> list[str]:
+    """Methods that cost much however mildly they are used, and strengths that cost most of all."""
+    found = {v.name: v for v in own}
+    dear = {}
+    for method, strengths in SCREEN.items():
+        tried = [v for strength in strengths if (v := found.get(variant_name(method, strength)))]
+        if tried and all(v.complete for v in tried) and (best := max(v.kept for v in tried)) < DEAR * student:
+            dear[method] = best
+    listed = ", ".join(f"`{name}` ({100 * kept:.1f} %)" for name, kept in sorted(dear.items(), key=lambda one: one[1]))
+    lost = [v for v in own if v.kept < LOST]
+    return [
+        *(
+            [f"Cost more than {100 - 100 * DEAR:.0f} % of what the student has at every strength: {listed}."]
+            if dear
+            else []
+        ),
+        *([f"Lost more than a fifth: {', '.join(f'`{v.name}`' for v in lost)}."] if lost else []),
+    ]
 
 
 def _screen_table(own: Sequence[Variant]) -> str:

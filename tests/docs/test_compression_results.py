@@ -123,6 +123,20 @@ def test_a_whole_screen_is_drawn_with_what_nothing_beats_numbered(page: dict[str
     assert picture == page["pictures"](found + stacks)["fr"] and ">A</text>" in picture and ">1</text>" in picture
 
 
+def test_methods_that_cost_much_however_mildly_they_are_used_are_named(page: dict[str, Any]) -> None:
+    """The student has 85 of the teacher's 90; three hundredths of that are 2.55."""
+    figures = {"svd": (0.8, 0.82), "tucker": (0.83, 0.7), "albert": (0.81, 0.8)}
+    found = [
+        result(page["variant_name"](method, strength), task, score, stage="screen")
+        for method, scores in figures.items()
+        for strength, score in zip(page["SCREEN"][method], scores, strict=False)
+        for task in ("sentiment", "qa")
+    ]
+    said = "Cost more than 3 % of what the student has at every strength: `albert` (90.0 %), `svd` (91.1 %)."
+    assert said in page["text"](found)
+    assert "Cost more" not in page["text"](found[::2])
+
+
 def test_what_nothing_beats_leaves_out_what_lacks_a_task(page: dict[str, Any]) -> None:
     figures = {"a": (0.89, 5.0), "b": (0.89, 4.0), "c": (0.8, 6.0), "d": (0.7, 6.0)}
     found = [result(name, task, score, stage="screen", speedup={"ratio": ratio})
