@@ -124,8 +124,8 @@ def test_a_whole_screen_is_drawn_with_what_nothing_beats_numbered(page: dict[str
 
 
 def test_methods_that_cost_much_however_mildly_they_are_used_are_named(page: dict[str, Any]) -> None:
-    """The student has 85 of the teacher's 90; three hundredths of that are 2.55."""
-    figures = {"svd": (0.8, 0.82), "tucker": (0.83, 0.7), "albert": (0.81, 0.8)}
+    """The student has 85 of the teacher's 90; three hundredths of that are 2.55. On the valid part all have 5 more."""
+    figures = {"svd": (0.75, 0.77), "tucker": (0.78, 0.65), "albert": (0.76, 0.75)}
     found = [
         result(page["variant_name"](method, strength), task, score, stage="screen")
         for method, scores in figures.items()
