@@ -231,6 +231,23 @@ def test_a_trained_step_is_scored_once(
     assert evaluate(tmp_path / "out", data=data, split="valid").scores[0].value == scored[-1]
 
 
+@pytest.mark.parametrize("rises", [False, True])
+def test_recovery_that_makes_nothing_better_is_taken_back(
+    rises: bool, model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model is scored before training, after each half of it, and before that as it was, uncompressed."""
+    scores = iter((0.9, 0.5, 0.2, 0.6) if rises else (0.9, 0.5, 0.4, 0.45))
+    monkeypatch.setattr(TaskRun, "scorer", lambda self: lambda model: {"accuracy": next(scores), "macro_f1": 0.0})
+    steps = plan("t-halve", recover=4)
+    report = compress(model, plan=steps, task="sentiment", data=data, out=tmp_path / "out", quiet=True)
+    assert [entry.score for entry in report.ledger] == [0.9, 0.6 if rises else 0.5]
+    assert report.training is not None and report.training.steps == 4
+    plain = compress(model, plan=plan("t-halve"), out=tmp_path / "plain", quiet=True)
+    assert plain.models[0].size_bytes == report.models[0].size_bytes
+    ours, theirs = (load_file(tmp_path / name / COMPRESSED) for name in ("out", "plain"))
+    assert rises != all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+
+
 def test_zeros_stay_zero_and_a_method_is_told_of_every_step(model: Path, data: Path, tmp_path: Path) -> None:
     steps = plan("t-shrink", {"t-zero": {"share": 0.75}, "recover": 3}, recover=4, calibration=4)
     compress(model, plan=steps, task="sentiment", data=data, out=tmp_path / "out", quiet=True)

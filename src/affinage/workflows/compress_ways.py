@@ -207,7 +207,8 @@ class WithTask(ModelAlone):
         cache = None
         if self.answers is not None and teacher is self.start.model:  # not of another vocabulary's tokens
             cache = logits_cache(stage, rows, [teacher], shared=self.answers, own=self.answers, made_of=self.made_of)
-        stage_run = StageRun(run, stage, [teacher], rows, valid, place, cache, keep_last=trained is not None)
+        free = trained is None  # from a method that happens during training, whose last weights are wanted
+        stage_run = StageRun(run, stage, [teacher], rows, valid, place, cache, keep_last=not free, may_stay=free)
         told = stage_run.train(student, callbacks=self.callbacks(student, trained), quiet=self.quiet)
         self.told(number, told)
         made = State(student.to("cpu").eval(), state.tokenizer)  # type: ignore[arg-type]

@@ -80,6 +80,8 @@ class StageRun:
     cache: TeacherCache | None = None
     keep_last: bool = False
     """the weights after the last step are wanted, whatever those before it scored"""
+    may_stay: bool = False
+    """the weights before training are taken where none after it score as much; for that the guard scores them"""
 
     def train(
         self, student: PreTrainedModel, *, callbacks: Sequence[TrainerCallback] = (), quiet: bool = False
@@ -96,6 +98,7 @@ class StageRun:
         objective = TaskObjective(student, self.stage.losses, teachers=self.teachers, cache=self.cache)
         if settings.kernels == "liger":
             objective.use_liger_()
+        before = {name: tensor.clone() for name, tensor in student.state_dict().items()} if self.may_stay else None
         stop, clock, overhead = StopOnInterrupt(), Clock(self.folder.partial / "seconds"), Overhead()
         trainer = DistilTaskTrainer(
             objective,
@@ -123,9 +126,16 @@ class StageRun:
         log.info("stage '%s': %d steps of %d rows", self.stage.name, steps, settings.batch_size)
         train(trainer, checkpoint, stop=stop)
         make_whole_(objective)
+        best = trainer.state.best_global_step or None
         if trainer.best_checkpoint is not None:
             _take_weights_(student, trainer.best_checkpoint)
-        told = _told(trainer.state, clock.seconds, objective.names, guard)
+            first, highest = _score_before(trainer.state, self.run.task.metrics[0]), trainer.state.best_metric
+            if before is not None and first is not None and highest is not None and first > highest:
+                best = 0
+                student.load_state_dict(before)
+                log.warning("training made nothing better (valid part: %.4f before it, %.4f at best after it): the "
+                            "weights before it are kept", first, highest)  # fmt: skip
+        told = _told(trainer.state, clock.seconds, objective.names, guard, best)
         return told.model_copy(update={"overhead_share": overhead.share})
 
 
@@ -137,13 +147,20 @@ def _take_weights_(student: PreTrainedModel, checkpoint: Path) -> None:
                 tensor.copy_(weights[name])
 
 
-def _told(state: TrainerState, seconds: float, names: Sequence[str], guard: Guard) -> TrainingRun:
+def _score_before(state: TrainerState, metric: str) -> float | None:
+    """What the weights before training scored, if they were."""
+    key = f"eval_{metric}"
+    return next((float(entry[key]) for entry in state.log_history if entry["step"] == 0 and key in entry), None)
+
+
+def _told(state: TrainerState, seconds: float, names: Sequence[str], guard: Guard, best: int | None) -> TrainingRun:
+    """`best`: the step whose weights are kept; None where that is the last."""
     history = state.log_history
     last = next((entry for entry in reversed(history) if names[0] in entry), {})
     held_out: dict[str, float] = next((e for e in reversed(history) if any(k.startswith("eval_") for k in e)), {})
-    if state.best_global_step:
-        best = (e for e in history if e["step"] == state.best_global_step)
-        held_out = next((e for e in best if any(k.startswith("eval_") for k in e)), held_out)
+    if best is not None:
+        at_best = (e for e in history if e["step"] == best)
+        held_out = next((e for e in at_best if any(k.startswith("eval_") for k in e)), held_out)
     return TrainingRun(
         steps=state.global_step,
         tokens=int(state.num_input_tokens_seen),
