@@ -101,8 +101,9 @@ def plan_of(asked: dict[str, Any]) -> Plan:
         "training.row_length": asked["length"],
         "training.batch_size": asked["batch"],
         "training.evaluations": 1,
-        "guards.no_progress": "off",  # which would score the model before training too
     }
+    if asked["stage"] != "final":  # the model is not scored before training, and what is no better is not taken back
+        settings["guards.no_progress"] = "off"
     base = Plan.of({"steps": ["int8"], "settings": settings, "seed": asked["seed"]})
     return trained_once(base, steps, recover=max(asked["recover"], asked["trained"] if trained else 0))
 
