@@ -16,6 +16,7 @@ from affinage.compression.base import Resources, Traits, compressors, may_follow
 from affinage.compression.forms import check_forms, forms_of
 from affinage.compression.plan import Plan, step_of
 from affinage.compression.run import State
+from affinage.compression.vocabulary.trimming import rows_of
 from affinage.distillation.task_objective import TaskObjective
 from affinage.errors import InputError
 from affinage.evaluation.footprint import tensor_bytes
@@ -30,7 +31,7 @@ from affinage.signals import Batch
 from affinage.workflows import compress_ways
 from affinage.workflows.benchmark import benchmark
 from affinage.workflows.compress import compress
-from affinage.workflows.compress_ways import WithTask, rows_of
+from affinage.workflows.compress_ways import WithTask
 from affinage.workflows.evaluate import evaluate
 from affinage.workflows.finetune import finetune
 from affinage.workflows.inspect import inspect

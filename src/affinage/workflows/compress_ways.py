@@ -11,17 +11,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal
 
-from transformers import PreTrainedModel, PreTrainedTokenizerFast, TrainerCallback, set_seed
+from transformers import PreTrainedModel, TrainerCallback, set_seed
 
 from affinage.compression.base import Resources, TrainedCompressor
 from affinage.compression.plan import Plan
 from affinage.compression.run import Measured, State
-from affinage.compression.vocabulary.trimming import keep_rows_
+from affinage.compression.vocabulary.trimming import keep_rows_, rows_of
 from affinage.data.checksums import make_durable
 from affinage.data.corpus import corpus_lines
 from affinage.data.features import encode, stride_for, texts_of
 from affinage.distillation.objective import Objective, build_losses, fit_losses
-from affinage.errors import InputError
 from affinage.evaluation.footprint import footprint, tensor_bytes
 from affinage.models.checkpoint import load_model, load_tokenizer
 from affinage.models.storage import save_model
@@ -287,23 +286,6 @@ def fit_recovery(
 ) -> None:
     """Raises: InputError where the losses of recovery cannot compare the two."""
     fit_losses(build_losses(stage.losses, teacher=True, on=on), student, teacher)
-
-
-def rows_of(before: PreTrainedTokenizerFast, after: PreTrainedTokenizerFast, size: int) -> list[int]:
-    """Which of the table's rows the `size` rows of a trimmed vocabulary were; one without a piece follows the last.
-
-    Raises: InputError where the new vocabulary has a piece that the old one has not.
-    """
-    old, new = before.get_vocab(), {number: piece for piece, number in after.get_vocab().items()}
-    rows: list[int] = []
-    for number in range(size):
-        piece = new.get(number)
-        if piece is not None and piece not in old:
-            raise InputError(
-                f"recovery compares with the uncompressed model, which has no piece '{piece}': leave recover out"
-            )
-        rows.append(old[piece] if piece is not None else rows[-1] + 1 if rows else 0)
-    return rows
 
 
 def _for_steps(stage: Stage, steps: int) -> Stage:

@@ -108,6 +108,23 @@ def keep_rows_(model: PreTrainedModel, rows: Sequence[int]) -> None:
     model.config.vocab_size = len(rows)
 
 
+def rows_of(before: PreTrainedTokenizerFast, after: PreTrainedTokenizerFast, size: int) -> list[int]:
+    """Which of the table's rows the `size` rows of a trimmed vocabulary were; one without a piece follows the last.
+
+    Raises: InputError where the new vocabulary has a piece that the old one has not.
+    """
+    old, new = before.get_vocab(), {number: piece for piece, number in after.get_vocab().items()}
+    rows: list[int] = []
+    for number in range(size):
+        piece = new.get(number)
+        if piece is not None and piece not in old:
+            raise InputError(
+                f"recovery compares with the uncompressed model, which has no piece '{piece}': leave recover out"
+            )
+        rows.append(old[piece] if piece is not None else rows[-1] + 1 if rows else 0)
+    return rows
+
+
 def _named_ids(config: PretrainedConfig) -> dict[str, int]:
     entries = config.to_dict()
     names = [name for name in entries if name.endswith("_token_id") or name in _INDICES]
