@@ -1,5 +1,6 @@
 """`affinage compress` end to end on tiny models: plans, recovery, roll-back, resume, and what is refused first."""
 
+import errno
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -208,6 +209,20 @@ def test_what_the_model_says_of_the_rows_is_computed_once_for_all_recoveries(
     ours, theirs = (load_file(tmp_path / name / STOCK) for name in ("kept", "anew"))
     for name, tensor in ours.items():
         assert torch.allclose(tensor, theirs[name], atol=1e-5), name
+
+
+def test_a_disk_without_room_for_what_the_model_says_stops_nothing(
+    model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(path: Path, size: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("affinage.distillation.cache._reserve", full)
+    steps = plan("t-zero", "t-halve", recover=2)
+    report = compress(model, plan=steps, task="sentiment", data=data, out=tmp_path / "out", quiet=True)
+    assert report.training is not None and report.training.steps == 4
+    told = [message for message in caplog.messages if message.endswith("computed in each recovery")]
+    assert len(told) == 2 and "cannot be made: No space left on device; the model's answers" in told[0]
 
 
 def test_a_trained_step_is_scored_once(

@@ -19,7 +19,7 @@ from affinage.losses.likeliest import likeliest_suffice, packed, unpacked
 from affinage.losses.vocabulary import VocabularyLoss, vocabulary_sums
 from affinage.models.encoder import forward_masked_lm, with_head
 from affinage.models.layout import depth_of, layout_of, widths_of
-from affinage.recipe import Component
+from affinage.recipe import Component, Stage
 from affinage.signals import Batch, Head, Signals
 
 
@@ -70,6 +70,11 @@ def fit_losses(
         return tuple(loss.build(ours, theirs) if isinstance(loss, Shaped) else loss for loss in losses)
     except InputError as error:
         raise LossMisfit(str(error)) from error
+
+
+def fit_stage(stage: Stage, student: PreTrainedModel, teacher: PreTrainedModel, *, on: Literal["text", "task"]) -> None:
+    """Raises: InputError where the losses of a stage cannot compare the two."""
+    fit_losses(build_losses(stage.losses, teacher=True, on=on), student, teacher)
 
 
 def _refuse_other_head(loss: OfHeads, head: Head | None) -> None:

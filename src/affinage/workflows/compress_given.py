@@ -11,6 +11,7 @@ from affinage.compression.plan import Plan
 from affinage.compression.run import State
 from affinage.data.corpus import corpus_files, fingerprints
 from affinage.data.streams import as_stream
+from affinage.distillation.objective import fit_stage
 from affinage.errors import InputError
 from affinage.evaluation.weight_files import stored_as, stored_tensor_bytes
 from affinage.models.checkpoint import (
@@ -25,7 +26,7 @@ from affinage.models.checkpoint import (
 from affinage.models.shipped import located
 from affinage.recipe import Recipe
 from affinage.training.run_folder import RunFolder
-from affinage.workflows.compress_ways import ModelAlone, WithTask, WithText, fit_recovery
+from affinage.workflows.compress_ways import ModelAlone, WithTask, WithText
 from affinage.workflows.evaluate import fine_tuning
 from affinage.workflows.task_run import TaskRun, read_planned_run
 from affinage.workflows.task_teachers import read_teachers
@@ -126,14 +127,14 @@ def read_given(
                 f"--task {task} --data {data} --out DIR"
             )
         run, network = replace(run, data=labelled), found.models[0]
-        fit_recovery(recipe.stages[0], network, network, on="task")
+        fit_stage(recipe.stages[0], network, network, on="task")
     elif task is not None or data is not None:
         raise InputError("a task needs its rows and rows need a task: give both --task and --data, or neither")
     else:
         network = load_model(model)
         if corpus and head_kind(config) is None:
             recipe = _recipe(plan, "text", model)
-            fit_recovery(recipe.stages[0], network, network, on="text")
+            fit_stage(recipe.stages[0], network, network, on="text")
     if (stored := stored_as(located(model))) in ("fp16", "bf16"):
         log.warning("'%s' is stored in %s; what no step packs is stored in fp32, twice as large", model, stored)
     return Given(model, State(network, tokenizer), run, recipe, files, columns or {})

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Literal
 
 from transformers import PreTrainedModel, TrainerCallback, set_seed
 
@@ -20,7 +19,10 @@ from affinage.compression.vocabulary.trimming import keep_rows_, rows_of
 from affinage.data.checksums import make_durable
 from affinage.data.corpus import corpus_lines
 from affinage.data.features import encode, stride_for, texts_of
-from affinage.distillation.objective import Objective, build_losses, fit_losses
+from affinage.data.taught import TaughtRows
+from affinage.distillation.cache import TeacherCache
+from affinage.distillation.objective import Objective, fit_stage
+from affinage.errors import InputError
 from affinage.evaluation.footprint import footprint, tensor_bytes
 from affinage.models.checkpoint import load_model, load_tokenizer
 from affinage.models.storage import save_model
@@ -195,7 +197,7 @@ class WithTask(ModelAlone):
         return float(run.scorer()(state.model)[run.task.metrics[0]])
 
     def check_recovery(self, state: State) -> None:
-        fit_recovery(self.run.recipe.stages[0], state.model, self.teacher(state), on="task")
+        fit_stage(self.run.recipe.stages[0], state.model, self.teacher(state), on="task")
 
     def recovered(self, state: State, number: int, steps: int, trained: TrainedCompressor | None) -> State:
         """Distillation from the model as it was, on the training rows."""
@@ -203,9 +205,7 @@ class WithTask(ModelAlone):
         set_seed(stage.training.seed)
         rows, valid = (stage_rows(run, stage, student, (), part=part) for part in ("train", "valid"))
         place, teacher = self.place(number), self.teacher(state)
-        cache = None
-        if self.answers is not None and teacher is self.start.model:  # not of another vocabulary's tokens
-            cache = logits_cache(stage, rows, [teacher], shared=self.answers, own=self.answers, made_of=self.made_of)
+        cache = self._cache(stage, rows, teacher)
         free = trained is None  # from a method that happens during training, whose last weights are wanted
         stage_run = StageRun(run, stage, [teacher], rows, valid, place, cache, keep_last=not free, may_stay=free)
         told = stage_run.train(student, callbacks=self.callbacks(student, trained), quiet=self.quiet)
@@ -214,6 +214,16 @@ class WithTask(ModelAlone):
         if (score := told.held_out.get(run.task.metrics[0])) is not None:
             self._trained = (made.model, score)
         return made
+
+    def _cache(self, stage: Stage, rows: TaughtRows, teacher: PreTrainedModel) -> TeacherCache | None:
+        """Of what the uncompressed model says; not where it reads another vocabulary, or the disk has no room."""
+        if self.answers is None or teacher is not self.start.model:
+            return None
+        try:
+            return logits_cache(stage, rows, [teacher], shared=self.answers, own=self.answers, made_of=self.made_of)
+        except InputError as error:
+            log.warning("%s; the model's answers are computed in each recovery", str(error).partition(";")[0])
+            return None
 
     def stage(self, steps: int) -> Stage:
         """How recovery trains for so many steps."""
@@ -260,7 +270,7 @@ class WithText(ModelAlone):
         return corpus_rows(self.files, state.tokenizer, self.on_text, folder=self.folder.partial / f"tokens-{pieces}")
 
     def check_recovery(self, state: State) -> None:
-        fit_recovery(self.on_text, state.model, self.teacher(state), on="text")
+        fit_stage(self.on_text, state.model, self.teacher(state), on="text")
 
     def recovered(self, state: State, number: int, steps: int, trained: TrainedCompressor | None) -> State:
         """Distillation from the model as it was, on the training text."""
@@ -279,13 +289,6 @@ class WithText(ModelAlone):
         )
         self.told(number, told)
         return State(student.to("cpu").eval(), state.tokenizer)  # type: ignore[arg-type]
-
-
-def fit_recovery(
-    stage: Stage, student: PreTrainedModel, teacher: PreTrainedModel, *, on: Literal["text", "task"]
-) -> None:
-    """Raises: InputError where the losses of recovery cannot compare the two."""
-    fit_losses(build_losses(stage.losses, teacher=True, on=on), student, teacher)
 
 
 def _for_steps(stage: Stage, steps: int) -> Stage:
