@@ -36,6 +36,7 @@ def test_jsonl_round_trip(table: list[tuple[str, str]], ascii_only: bool, newlin
 
 
 @given(tables, st.sampled_from([(".csv", ","), (".tsv", "\t"), (".csv", ";")]), st.sampled_from(["\n", "\r\n"]))
+@example([("", ""), ("a", "0")], (".tsv", "\t"), "\r\n")
 def test_csv_round_trip(table: list[tuple[str, str]], form: tuple[str, str], newline: str) -> None:
     suffix, delimiter = form
     with tempfile.TemporaryDirectory() as folder:

@@ -192,7 +192,7 @@ def _tab_separated(path: Path) -> Iterator[tuple[int, list[str]]]:
         width = width or len(cells)
         opened = cells[-1].startswith('"') and cells[-1].count('"') % 2 == 1
         if len(cells) == width and not (opened and ahead and ahead[1].count("\t") + 1 != width):
-            yield number, [_unquoted(cell) for cell in cells] if any(cells) else []
+            yield number, [_unquoted(cell) for cell in cells] if cells != [""] else []
             continue
         rest = (text for _, text in lines)
         read = _csv_rows(chain([line], [ahead[1]] if ahead else [], rest), "\t")
