@@ -36,6 +36,11 @@ log = logging.getLogger(__name__)
 
 _UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError, StrictDataclassError)
 
+_PICKLED = (
+    "its weights are a pickle, which can run code; where you trust it, load it with transformers and save it and its "
+    "tokenizer with save_pretrained, which writes safetensors"
+)
+
 _GRAPHS = ("model.onnx", "model.xml")
 """what `affinage export` writes in place of weights"""
 
@@ -312,10 +317,7 @@ def _read(name_or_path: str | Path, read: Callable[[str], Any], *, file: str = "
                 f"model '{name}' is an exported graph, for predict and serve; here give the model it was made of"
             )
         if not stored and any(path.glob("*.bin")):
-            raise InputError(
-                f"model '{name}': its weights are a pickle, which can run code; where you trust it, load it with "
-                "transformers and save it again with save_pretrained, which writes safetensors"
-            )
+            raise InputError(f"model '{name}': {_PICKLED}")
     elif is_there or looks_like_path:
         raise InputError(f"model '{name}': there is no such folder")
     else:
@@ -325,6 +327,8 @@ def _read(name_or_path: str | Path, read: Callable[[str], Any], *, file: str = "
     except _UNREADABLE as error:
         # transformers and safetensors report an unreadable or unknown model with all of these.
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if not is_folder and "cannot be loaded with `safetensors`" in first:
+            raise InputError(f"model '{name}': {_PICKLED}; then give the folder in place of the name") from error
         hint = "" if is_folder else " (no such folder here, and the hub did not give it)"
         raise InputError(f"model '{name}' cannot be loaded{hint}: {first}") from error
 
