@@ -19,7 +19,7 @@ PAGE = HERE.parents[1] / "docs" / "compression-results.md"
 BEGIN = "<!-- made by `python benchmarks/compression/page.py` from the results beside it -->\n"
 END = "<!-- end of what is made -->\n"
 DEAR, LOST = 0.97, 0.8
-"""of what the student keeps, of what the teacher has: methods and variants that keep less are named"""
+"""of what the student has: methods that keep less at every strength, and variants that keep less, are named"""
 PICTURE = "compression-{language}.svg"
 """beside the page"""
 
@@ -165,17 +165,14 @@ def _did_not_work(own: Sequence[Variant], student: float) -> list[str]:
     dear = {}
     for method, strengths in SCREEN.items():
         tried = [v for strength in strengths if (v := found.get(variant_name(method, strength)))]
-        if tried and all(v.complete for v in tried) and (best := max(v.kept for v in tried)) < DEAR * student:
+        if tried and all(v.complete for v in tried) and (best := max(v.kept for v in tried) / student) < DEAR:
             dear[method] = best
     listed = ", ".join(f"`{name}` ({100 * kept:.1f} %)" for name, kept in sorted(dear.items(), key=lambda one: one[1]))
-    lost = [v for v in own if v.kept < LOST]
+    lost = ", ".join(f"`{v.name}`" for v in own if v.kept < LOST * student)
+    cost = f"Cost more than {100 - 100 * DEAR:.0f} % of what the uncompressed student has"
     return [
-        *(
-            [f"Cost more than {100 - 100 * DEAR:.0f} % of what the student has at every strength: {listed}."]
-            if dear
-            else []
-        ),
-        *([f"Lost more than a fifth: {', '.join(f'`{v.name}`' for v in lost)}."] if lost else []),
+        *([f"{cost}, at every strength (what the mildest loss leaves of it): {listed}."] if dear else []),
+        *([f"Lost more than {100 - 100 * LOST:.0f} % of it: {lost}."] if lost else []),
     ]
 
 
