@@ -90,16 +90,19 @@ def _final(results: Sequence[Mapping[str, Any]], language: str) -> list[str]:
     blocks = (
         [] if count >= wanted else [f"**The final is unfinished**: {count} of {wanted} jobs; means of what is there."]
     )
-    for loss, faster, smaller in AIMS:
-        met = [v for v in own if v.complete and v.kept >= 1 - loss and v.faster >= faster and v.smaller >= smaller]
+    whole = [v for v in own if v.complete]
+    for loss, faster, smaller in (
+        AIMS if whole else ()
+    ):  # a variant that lacks tasks or seeds has neither met nor missed
+        met = [v for v in whole if v.kept >= 1 - loss and v.faster >= faster and v.smaller >= smaller]
         said = f"at most {100 * loss:g} % lost, at least {faster:g}× faster and {smaller:g}× smaller"
         if met:
             blocks.append(f"- {said}: **reached** by {', '.join(f'`{v.name}`' for v in met)}.")
         else:
-            within = [v for v in own if v.complete and v.kept >= 1 - loss]
+            within = [v for v in whole if v.kept >= 1 - loss]
             best = max(within, key=lambda v: min(v.faster / faster, v.smaller / smaller), default=None)
             near = f"; nearest `{best.name}`: {best.faster:.1f}×, {best.smaller:.1f}×" if best else ""
-            blocks.append(f"- {said}: **not reached**{near}.")
+            blocks.append(f"- {said}: **not reached**{'' if count >= wanted else ' so far'}{near}.")
     where = f"Timed {_where(results, language, 'final')}. {_uncompressed(results, language, 'final')}"
     return [*blocks, where, _table(own), "The same by task, the mean of its seeds, %:", _by_task(results, own)]
 

@@ -56,9 +56,7 @@ def test_what_has_not_been_run_is_said(page: dict[str, Any]) -> None:
 def test_an_unfinished_final_recommends_nothing(page: dict[str, Any]) -> None:
     text = page["text"]([result("int8", "sentiment", 0.9)])
     assert "**The final is unfinished**: 1 of 144 jobs" in text and "Timed on a processor, beside the jobs" in text
-    assert (
-        "**reached**" not in text and "| A | `int8` | 100.0 (97.0 to 103.0) | 100.0 | 16.00 | 13.00 | 1 | 1 |" in text
-    )
+    assert "reached" not in text and "| A | `int8` | 100.0 (97.0 to 103.0) | 100.0 | 16.00 | 13.00 | 1 | 1 |" in text
 
 
 def test_a_whole_one_says_which_aims_are_reached_and_what_is_nearest(page: dict[str, Any]) -> None:
@@ -67,7 +65,10 @@ def test_a_whole_one_says_which_aims_are_reached_and_what_is_nearest(page: dict[
     slow = [result("slow", task, 0.899, seed=seed, speedup={"ratio": 4.0}) for task, seed in every]
     text = page["text"](good + slow)
     assert "at most 3.5 % lost, at least 15× faster and 12× smaller: **reached** by `good`." in text
-    assert "at most 1 % lost, at least 8× faster and 6× smaller: **not reached**; nearest `slow`: 4.0×, 13.0×." in text
+    assert (
+        "at most 1 % lost, at least 8× faster and 6× smaller: **not reached** so far; nearest `slow`: 4.0×, 13.0×."
+        in text
+    )
     assert "| B | `good` | 97.8 (96.0 to 99.5) | 97.8 | 16.00 | 13.00 | 3 | 3 |" in text
     assert "| at most 1 % less than the teacher, the most times faster | none | `slow` (99.9 %, 4.0×, 13.0×) |" in text
     assert (
