@@ -54,11 +54,17 @@ def _least(points: Tensor, found: Tensor, away: Callable[[Tensor, slice], Tensor
         best = points.new_full((len(part),), torch.inf)
         code = torch.zeros(len(part), dtype=torch.int64, device=points.device)
         for start in range(0, len(found), _CENTRES):
-            least, at = away(part, slice(start, start + _CENTRES)).min(1)
-            code = torch.where(least < best, at + start, code)
+            table = away(part, slice(start, start + _CENTRES))
+            least = table.amin(1)
+            code = torch.where(least < best, _first_least(table) + start, code)
             best = torch.minimum(least, best)
         codes.append(code)
     return torch.cat(codes)
+
+
+def _first_least(table: Tensor) -> Tensor:
+    """(n,) int64: where each row of (n, m) is least, the first of equals; on a CPU by numpy, several times as fast."""
+    return torch.from_numpy(table.numpy().argmin(1)) if table.device.type == "cpu" else table.argmin(1)
 
 
 def _means(points: Tensor, codes: Tensor, before: Tensor) -> Tensor:
