@@ -9,11 +9,18 @@ from transformers import PreTrainedModel
 
 import affinage.compression  # noqa: F401  (registers every method)
 from affinage.compression.base import Resources, compressors
+from affinage.models.packed import without_cache_
 from affinage.signals import IGNORED, Batch
 from tiny import SENTENCES, tiny_model, tiny_tokenizer
 
 WHOLE = ("bert", "roberta", "camembert", "xlm-roberta", "distilbert", "electra")
-"""architectures that parts can be cut out of"""
+"""architectures whose every part has a name"""
+CUTTABLE: tuple[tuple[str, dict[str, object]], ...] = (
+    *((architecture, {}) for architecture in WHOLE),
+    ("flaubert", {}),
+    ("flaubert", {"pre_norm": True}),
+)
+"""those that heads, neurons and layers can be taken out of; what lies before a norm, and after one"""
 
 
 def built(name: str, **params: object) -> Any:
@@ -29,6 +36,7 @@ def sharp_model(architecture: str, head: str = "sequence", **config: object) -> 
         for name, parameter in model.named_parameters():
             if "orm" not in name:
                 parameter.add_(torch.randn(parameter.shape, generator=random) * 0.3)
+    without_cache_(model)
     return model
 
 

@@ -11,13 +11,13 @@ from affinage.compression.pruning.cutting import (
     cut_heads_,
     cut_neurons_,
     head_counts,
-    layers_of,
     linear_of,
     neuron_counts,
 )
 from affinage.compression.pruning.fisher import Work, rearranged, search, work_of
 from affinage.compression.pruning.tuning import factors_of, tune_
 from affinage.errors import InputError
+from affinage.models.layout import layers_of
 from compressing import batches, built, logits, parameters, resources, sharp_model
 
 
@@ -87,10 +87,13 @@ def test_factors_are_those_of_damped_least_squares() -> None:
     assert factors_of(torch.zeros(2, 2), torch.zeros(2)).tolist() == [1, 1]
 
 
-@pytest.mark.parametrize("architecture", ["camembert", "distilbert"])
-def test_tuning_gives_a_twins_work_to_the_one_that_stays(architecture: str) -> None:
+@pytest.mark.parametrize(
+    ("architecture", "config"),
+    [("camembert", {}), ("distilbert", {}), ("flaubert", {}), ("flaubert", {"pre_norm": True})],
+)
+def test_tuning_gives_a_twins_work_to_the_one_that_stays(architecture: str, config: dict[str, object]) -> None:
     """Two heads of the second layer, and two neurons of the third, are alike: one of each, doubled, does for both."""
-    model = sharp_model(architecture, num_attention_heads=4, n_heads=4)
+    model = sharp_model(architecture, num_attention_heads=4, n_heads=4, **config)
     second, third = layers_of(model)[1], layers_of(model)[2]
     with torch.no_grad():
         for part in ("query", "key", "value"):
@@ -105,7 +108,7 @@ def test_tuning_gives_a_twins_work_to_the_one_that_stays(architecture: str) -> N
     cut = deepcopy(model)
     alls = torch.arange(4)
     cut_heads_(cut, [alls, torch.tensor([0, 1, 3]), alls, alls])
-    everyone = torch.arange(32)
+    everyone = torch.arange(neuron_counts(model)[0])
     cut_neurons_(cut, [everyone, everyone, everyone[everyone != 7], everyone])
     given = batches(architecture)
     with torch.no_grad():

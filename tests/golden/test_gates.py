@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from affinage.compression.base import Resources
-from affinage.compression.pruning.cutting import layers_of, linear_of
+from affinage.compression.pruning.cutting import linear_of
 from affinage.compression.pruning.gates import gated, sensitivity
 from affinage.compression.pruning.heads import importance
+from affinage.models.layout import layers_of
 from compressing import batches, loss, sharp_model
 
 STEP = 1e-5

@@ -6,9 +6,9 @@ import pytest
 import torch
 from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification
 
-from affinage.compression.pruning.cutting import cut_neurons_, layers_of, linear_of
+from affinage.compression.pruning.cutting import cut_neurons_, linear_of
 from affinage.errors import InputError
-from affinage.models.layout import layout_of, tensor_of, widths_of
+from affinage.models.layout import layers_of, layout_of, tensor_of, widths_of
 from compressing import WHOLE, batches, built, logits, resources, sharp_model
 
 

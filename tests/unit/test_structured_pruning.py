@@ -5,6 +5,7 @@ from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -16,20 +17,27 @@ from affinage.compression.pruning.cutting import (
     cut_layers_,
     cut_neurons_,
     head_counts,
-    layers_of,
     linear_of,
     neuron_counts,
 )
 from affinage.compression.pruning.gates import gated
 from affinage.errors import InputError
-from affinage.models.layout import widths_of
-from compressing import WHOLE, batches, built, logits, parameters, resources, sharp_model
-from tiny import FAMILIES, tiny_model
+from affinage.evaluation.footprint import encoder_flops
+from affinage.models.checkpoint import load_model
+from affinage.models.layout import layers_of, widths_of
+from affinage.models.storage import save_model
+from affinage.models.structure import structure_of
+from affinage.models.transfer import copy_layers_, copy_outside_layers_
+from affinage.runtime.onnx.build import onnx_graph
+from applied import begun
+from compressing import CUTTABLE, WHOLE, batches, built, logits, parameters, resources, sharp_model
+from onnx_graphs import graph_outputs, inputs_of, torch_outputs
+from tiny import FAMILIES, tiny_model, tiny_tokenizer
 
 HEADS = [torch.tensor([0, 2]), torch.tensor([3]), torch.tensor([0, 1, 2, 3]), torch.tensor([1, 2])]
-NEURONS = [torch.arange(0, 32, 2), torch.tensor([5]), torch.arange(32), torch.tensor([0, 31])]
 
 every_whole = pytest.mark.parametrize("architecture", WHOLE)
+every_cuttable = pytest.mark.parametrize(("architecture", "config"), CUTTABLE)
 
 
 def closed(kept: list[Tensor], count: int) -> list[Tensor]:
@@ -41,9 +49,11 @@ def outputs(model: PreTrainedModel, architecture: str) -> Tensor:
         return torch.cat([logits(model, batch) for batch in batches(architecture, rows=6)])
 
 
-@every_whole
-def test_a_model_without_heads_computes_what_it_does_with_their_gates_closed(architecture: str) -> None:
-    model = sharp_model(architecture, num_attention_heads=4, n_heads=4)
+@every_cuttable
+def test_a_model_without_heads_computes_what_it_does_with_their_gates_closed(
+    architecture: str, config: dict[str, object]
+) -> None:
+    model = sharp_model(architecture, num_attention_heads=4, n_heads=4, **config)
     cut, zeroed = deepcopy(model), deepcopy(model)
     cut_heads_(cut, HEADS)
     for layer, kept in zip(layers_of(zeroed), HEADS, strict=True):
@@ -58,17 +68,21 @@ def test_a_model_without_heads_computes_what_it_does_with_their_gates_closed(arc
     assert parameters(model) - parameters(cut) == 7 * (4 * 16 * 4 + 3 * 4)
 
 
-@every_whole
-def test_a_model_without_neurons_computes_what_it_does_with_them_zeroed(architecture: str) -> None:
-    model = sharp_model(architecture)
+@every_cuttable
+def test_a_model_without_neurons_computes_what_it_does_with_them_zeroed(
+    architecture: str, config: dict[str, object]
+) -> None:
+    model = sharp_model(architecture, **config)
     cut, zeroed = deepcopy(model), deepcopy(model)
-    cut_neurons_(cut, NEURONS)
-    for layer, kept in zip(layers_of(zeroed), NEURONS, strict=True):
-        gone = [neuron for neuron in range(32) if neuron not in kept]
+    width = neuron_counts(model)[0]
+    neurons = [torch.arange(0, width, 2), torch.tensor([5]), torch.arange(width), torch.tensor([0, width - 1])]
+    cut_neurons_(cut, neurons)
+    for layer, kept in zip(layers_of(zeroed), neurons, strict=True):
+        gone = [neuron for neuron in range(width) if neuron not in kept]
         linear_of(zeroed, layer, "output").weight.data[:, gone] = 0
-    with gated(model, neurons=closed(NEURONS, 32)):
+    with gated(model, neurons=closed(neurons, width)):
         expected = outputs(model, architecture)
-    assert neuron_counts(cut) == [16, 1, 32, 2]
+    assert neuron_counts(cut) == [width // 2, 1, width, 2]
     torch.testing.assert_close(outputs(zeroed, architecture), expected)
     torch.testing.assert_close(outputs(cut, architecture), expected)
     assert not torch.allclose(outputs(model, architecture), expected, atol=1e-3)
@@ -82,6 +96,34 @@ def test_layers_left_out_are_stepped_over(architecture: str) -> None:
     for layer in layers_of(model)[1:3]:
         layer.register_forward_hook(lambda module, args, out: args[0])
     torch.testing.assert_close(outputs(cut, architecture), outputs(model, architecture), rtol=0, atol=0)
+
+
+@every_cuttable
+def test_what_is_left_of_the_layers_is_the_shallower_model(architecture: str, config: dict[str, object]) -> None:
+    model = sharp_model(architecture, **config)
+    cut = built("drop-layers", layers=(0, 3)).apply(model, Resources())
+    shallow = sharp_model(architecture, **config, num_hidden_layers=2, n_layers=2)
+    copy_layers_(model, shallow, layers=[0, 3])
+    copy_outside_layers_(model, shallow)
+    torch.testing.assert_close(outputs(cut, architecture), outputs(shallow, architecture), rtol=0, atol=0)
+    assert cut.config.num_hidden_layers == len(layers_of(cut)) == 2 and structure_of(cut).empty
+
+
+@every_cuttable
+@pytest.mark.parametrize("name", ["prune-heads", "prune-neurons-evenly", "prune-fisher", "drop-layers-by-contribution"])
+def test_what_was_cut_is_stored_loaded_and_a_graph(
+    name: str, architecture: str, config: dict[str, object], tmp_path: Path
+) -> None:
+    model = sharp_model(architecture, num_attention_heads=4, n_heads=4, **config)
+    pruned = built(name).apply(model, resources(architecture))
+    assert encoder_flops(pruned, 24) < encoder_flops(model, 24)
+    save_model(pruned, tmp_path)
+    torch.testing.assert_close(
+        outputs(load_model(tmp_path), architecture), outputs(pruned, architecture), rtol=0, atol=0
+    )
+    inputs = inputs_of(architecture)
+    found, expected = graph_outputs(onnx_graph(pruned), inputs), torch_outputs(pruned, inputs)
+    np.testing.assert_allclose(found[0], expected[0], atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -181,10 +223,22 @@ def test_what_a_method_needs_and_does_not_get_is_named(name: str) -> None:
         built(name).apply(tiny_model("bert", "sequence"), Resources())
 
 
-@pytest.mark.parametrize("architecture", sorted(set(FAMILIES) - set(WHOLE)))
+@pytest.mark.parametrize("architecture", sorted(set(FAMILIES) - {name for name, _ in CUTTABLE}))
 def test_an_architecture_without_names_for_its_parts_is_refused(architecture: str) -> None:
     with pytest.raises(InputError, match=f"does not fit architecture '{architecture}'"):
         built("prune-heads").apply(tiny_model(architecture, "sequence"), Resources())
+
+
+@pytest.mark.parametrize("name", ["prune-width", "layer-drop"])
+def test_layers_that_are_no_modules_are_refused_where_they_have_to_be(name: str) -> None:
+    with pytest.raises(InputError, match="'flaubert': its layers are no modules of their own; it takes BERT"):
+        begun(built(name), tiny_model("flaubert", "sequence"), tiny_tokenizer("flaubert"), resources("flaubert"))
+
+
+def test_one_layer_stays() -> None:
+    model = sharp_model("bert", num_hidden_layers=1)
+    with pytest.raises(InputError, match="the model has one layer, which stays: leave this step out"):
+        built("drop-layers").apply(model, Resources())
 
 
 def test_a_part_that_is_no_plain_matrix_is_refused() -> None:

@@ -48,7 +48,7 @@ def never(self: ModelAlone, *rest: Any) -> Any:
     ("architecture", "steps", "more", "said"),
     [
         # The architecture.
-        ("flaubert", ["trim-vocabulary", "drop-layers"], {}, "step 2, 'drop-layers': drop-layers does not fit"),
+        ("flaubert", ["trim-vocabulary", "prune-width"], {}, "step 2, 'prune-width': prune-width does not fit"),
         ("flaubert", ["trim-vocabulary", "layer-drop"], {}, "step 2, 'layer-drop': layer-drop does not fit"),
         ("flaubert", ["trim-vocabulary", "albert"], {}, "step 2, 'albert': albert: the parts of a 'flaubert'"),
         # Sizes, as the steps before leave them.
@@ -66,7 +66,7 @@ def never(self: ModelAlone, *rest: Any) -> Any:
         # What the losses of recovery can compare.
         ("bert", ["drop-layers", "prune-width"], ANGLES, "step 2, 'prune-width': loss 'cosine_distance'"),
         # A single step, before the model is scored.
-        ("flaubert", ["drop-layers"], {}, "step 1, 'drop-layers': drop-layers does not fit"),
+        ("flaubert", ["prune-width"], {}, "step 1, 'prune-width': prune-width does not fit"),
     ],
 )
 def test_every_step_is_refused_before_any_work(

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from affinage.evaluation.weight_files import stored_as, stored_bytes
-from affinage.models.layout import depth_of, layout_of, position_offset, widths_of
+from affinage.models.layout import depth_of, layers_of, layout_of, position_offset, widths_of
 from affinage.models.modules.base import Compressed, multiply_adds
 from affinage.models.storage import held_tensors
 from affinage.report.report import ModelEntry
@@ -115,18 +115,15 @@ def encoder_flops(model: PreTrainedModel, length: int) -> int:
     """
     layout = layout_of(model.config)
     base = model if model.base_model is model else model.get_submodule(layout.base)
-    paths = (path.removeprefix(f"{layout.base}.") for path in (layout.layers, *layout.more_layers))
-    lists = [_listed(base.get_submodule(path)) for path in paths]
-    first, *others = lists
+    layers = layers_of(model)
+    maps, scores = _around(base, {id(part) for layer in layers for part in layer.modules()}), 0
     if layout.shares_layers:  # as ALBERT does: groups of neighbouring layers
         depth = depth_of(model.config)
-        first = [first[i * len(first) // depth] for i in range(depth)]
+        layers = [layers[i * len(layers) // depth] for i in range(depth)]
     joint = 3 if layout.query == layout.key else 1  # one map gives queries, keys and values
-    maps, scores = _around(base, {id(layer) for one in lists for layer in one}), 0
-    for layer in first:
+    for layer in layers:
         query: Any = layer.get_submodule(layout.query)
         maps, scores = maps + multiply_adds(layer), scores + int(query.out_features) // joint
-    maps += sum(multiply_adds(part) for one in others for part in one)
     return 2 * length * maps + 4 * length**2 * scores
 
 
@@ -154,11 +151,6 @@ def _counted(model: PreTrainedModel) -> dict[str, int]:
             parts[part] += count
         seen.add(id(owner))
     return parts
-
-
-def _listed(layers: nn.Module) -> list[nn.Module]:
-    assert isinstance(layers, nn.ModuleList)
-    return list(layers)  # `children` names what stands twice once
 
 
 def _around(module: nn.Module, layers: set[int]) -> int:

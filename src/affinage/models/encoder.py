@@ -11,7 +11,7 @@ from torch.nn.functional import linear
 from transformers import PreTrainedModel
 from transformers.activations import ACT2FN
 
-from affinage.models.layout import layout_of, position_offset, tensor_of, widths_of
+from affinage.models.layout import layers_of, layout_of, position_offset, tensor_of, widths_of
 from affinage.models.packed import NoCache, attention_mask, texts_kept_apart
 from affinage.models.parts import Layout
 from affinage.signals import Batch, Signals, in_blocks
@@ -91,7 +91,7 @@ def heads_heard(model: PreTrainedModel, layout: Layout, needs: frozenset[str]) -
 
         return note
 
-    layers = list(model.get_submodule(layout.layers).children()) if heard else []
+    layers = layers_of(model) if heard else []
     hooks = [layer.get_submodule(paths[name]).register_forward_hook(hear(name)) for name in heard for layer in layers]
     for layer in layers:
         attention = layer.get_submodule(layout.query.rpartition(".")[0])

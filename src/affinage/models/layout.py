@@ -1,7 +1,7 @@
 """Where each architecture keeps its parts: a table, not code."""
 
 from torch import Tensor, nn
-from transformers import PretrainedConfig
+from transformers import PretrainedConfig, PreTrainedModel
 
 from affinage.errors import InputError
 from affinage.models.families import FAMILIES, LEGACY_FREE_DEBERTA
@@ -112,6 +112,23 @@ _VARIANTS = {
     ("flaubert", "n_langs"): (1, "which language a text is in is not known here"),
 }
 """(architecture, config entry) -> the value that is supported, and why no other."""
+
+
+def layers_of(model: PreTrainedModel) -> list[nn.Module]:
+    """The encoder's layers, from the first on; one that stands in several places stands there in the list too.
+
+    Where an architecture keeps the parts of a layer in several lists, one of its layers is what stands at a place of
+    all of them, by the lists' names; the model itself does not call it.
+    """
+    layout = layout_of(model.config)
+    base = model if model.base_model is model else model.get_submodule(layout.base)
+    names = [path.removeprefix(f"{layout.base}.") for path in (layout.layers, *layout.more_layers)]
+    lists = [base.get_submodule(name) for name in names]
+    assert all(isinstance(one, nn.ModuleList) for one in lists)
+    rows = zip(*(list(one) for one in lists), strict=True)  # type: ignore[call-overload]
+    if not layout.more_layers:
+        return [layer for (layer,) in rows]
+    return [nn.ModuleDict(dict(zip((name.rpartition(".")[2] for name in names), row, strict=True))) for row in rows]
 
 
 def class_names(config: PretrainedConfig) -> list[str]:

@@ -19,7 +19,8 @@ class Layout:
     token_type_embeddings: str | None = None
     embedding_norm: str = ""
     layers: str
-    """the list of layers; an architecture with several has the others in `more_layers`"""
+    """the list of layers; an architecture that keeps a layer's parts in several has the others in `more_layers`, and
+    what lies in a layer is named with its list: `attentions.q_lin`"""
     more_layers: tuple[str, ...] = ()
     query: str
     key: str
@@ -66,4 +67,9 @@ class Layout:
     @property
     def whole(self) -> bool:
         """Every part has a name here, so that weights can go to another architecture, or be cut."""
-        return bool(self.position_embeddings and self.attention_output and self.head_dense)
+        return bool(self.position_embeddings and self.cuttable and self.head_dense)
+
+    @property
+    def cuttable(self) -> bool:
+        """Every part of a layer has a name here, so that heads and neurons can be taken out."""
+        return bool(self.attention_output)

@@ -1,6 +1,7 @@
 """Taking heads, neurons and layers out of a model's tensors for good.
 
-Only for architectures whose every part has a name in `layout` (BERT, RoBERTa, CamemBERT, XLM-R, DistilBERT, ELECTRA).
+Only for architectures whose layers' parts have names in `layout`: BERT, RoBERTa, CamemBERT, XLM-R, DistilBERT, ELECTRA,
+FlauBERT.
 """
 
 from collections.abc import Sequence
@@ -10,21 +11,29 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from affinage.errors import InputError
-from affinage.models.layout import layout_of
+from affinage.models.layout import layers_of, layout_of
 
 _HEADS = ("num_attention_heads", "n_heads")
 _HEADS_WIDTH = ("all_head_size", "dim")
+_NUMBERS = ("layer_idx", "layer_id")
 
 
-def check_cuttable(model: PreTrainedModel, method: str) -> None:
-    """Raises: InputError where the architecture has parts without a name, or what is to be cut is no plain matrix."""
+def check_cuttable(model: PreTrainedModel, method: str, *, called: bool = False) -> None:
+    """`called`: whether the method needs layers that the model calls as one.
+
+    Raises: InputError where the architecture has parts without a name, or what is to be cut is no plain matrix.
+    """
     layout = layout_of(model.config)
     kind = model.config.model_type
-    if not layout.whole:
-        why = "its layers share one set of weights" if layout.shares_layers else "its parts are not known one by one"
+    if not layout.cuttable or (called and layout.more_layers):
+        why = "its parts are not known one by one"
+        if layout.shares_layers:
+            why = "its layers share one set of weights"
+        elif layout.cuttable:
+            why = "its layers are no modules of their own"
         raise InputError(
             f"{method} does not fit architecture '{kind}': {why}; it takes BERT, RoBERTa, CamemBERT, XLM-R, "
-            "DistilBERT and ELECTRA"
+            f"DistilBERT{' and' if called else ','} ELECTRA{'' if called else ' and FlauBERT'}"
         )
     seen: set[int] = set()
     for i, layer in enumerate(layers_of(model)):
@@ -39,11 +48,6 @@ def check_cuttable(model: PreTrainedModel, method: str) -> None:
             seen.add(id(module))
 
 
-def layers_of(model: PreTrainedModel) -> list[nn.Module]:
-    """The encoder's layers, from the first on."""
-    return list(model.get_submodule(layout_of(model.config).layers).children())
-
-
 def linear_of(model: PreTrainedModel, layer: nn.Module, part: str) -> nn.Linear:
     """`query`, `key`, `value`, `attention_output`, `intermediate` or `output` of a layer."""
     module = layer.get_submodule(getattr(layout_of(model.config), part))
@@ -53,7 +57,8 @@ def linear_of(model: PreTrainedModel, layer: nn.Module, part: str) -> nn.Linear:
 
 def head_size(model: PreTrainedModel, layer: nn.Module) -> int:
     """D of this layer."""
-    size = _attention(model, layer).attention_head_size
+    attention = _attention(model, layer)
+    size = getattr(attention, "attention_head_size", None) or attention.head_dim  # FlauBERT's name
     assert isinstance(size, int)
     return size
 
@@ -94,17 +99,19 @@ def cut_neurons_(model: PreTrainedModel, kept: Sequence[Tensor]) -> None:
 def cut_layers_(model: PreTrainedModel, kept: Sequence[int]) -> None:
     """Leave the layers `kept`, indices in rising order, at least one."""
     layout = layout_of(model.config)
-    chosen = [layers_of(model)[i] for i in kept]
-    parent, _, name = layout.layers.rpartition(".")
-    setattr(model.get_submodule(parent), name, nn.ModuleList(chosen))
-    for place, layer in enumerate(chosen):
+    for path in (layout.layers, *layout.more_layers):
+        parent, _, name = path.rpartition(".")
+        layers = list(model.get_submodule(path).children())
+        setattr(model.get_submodule(parent), name, nn.ModuleList(layers[i] for i in kept))
+    for place, layer in enumerate(layers_of(model)):
         for module in layer.modules():
-            if hasattr(module, "layer_idx"):
-                module.layer_idx = place  # type: ignore[assignment]
-    encoder = model.get_submodule(parent)
+            for number in _NUMBERS:
+                if hasattr(module, number):
+                    setattr(module, number, place)
+    encoder = model.get_submodule(layout.layers.rpartition(".")[0])
     if isinstance(getattr(encoder, layout.num_hidden_layers, None), int):
-        setattr(encoder, layout.num_hidden_layers, len(chosen))
-    setattr(model.config, layout.num_hidden_layers, len(chosen))
+        setattr(encoder, layout.num_hidden_layers, len(kept))
+    setattr(model.config, layout.num_hidden_layers, len(kept))
     _settle_(model)
 
 
@@ -128,10 +135,10 @@ def _set_(module: nn.Module, name: str, value: Tensor) -> None:
 
 
 def _settle_(model: PreTrainedModel) -> None:
-    """Where all feed-forward networks are of one width, the config says which: the model is stock again."""
-    widths = set(neuron_counts(model))
-    if len(widths) == 1:
-        setattr(model.config, layout_of(model.config).intermediate_size, widths.pop())
+    """Where all feed-forward networks are of one width, the config says which, if it can: the model is stock again."""
+    widths, entry = set(neuron_counts(model)), layout_of(model.config).intermediate_size
+    if len(widths) == 1 and entry:
+        setattr(model.config, entry, widths.pop())
 
 
 def _attention(model: PreTrainedModel, layer: nn.Module) -> nn.Module:

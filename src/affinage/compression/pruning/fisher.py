@@ -13,7 +13,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from affinage.compression.pruning.choice import best_of_all
-from affinage.compression.pruning.cutting import head_counts, head_size, layers_of, neuron_counts
+from affinage.compression.pruning.cutting import head_counts, head_size, neuron_counts
+from affinage.models.layout import layers_of
 
 TOKENS = 128
 """length of the text whose work is counted"""

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from affinage.compression.base import Resources
-from affinage.compression.pruning.cutting import head_counts, layers_of, linear_of, neuron_counts
+from affinage.compression.pruning.cutting import head_counts, linear_of, neuron_counts
 from affinage.errors import InputError
+from affinage.models.layout import layers_of
 
 
 @contextmanager

@@ -10,9 +10,10 @@ from transformers import PreTrainedModel
 
 from affinage.compression.base import Resources, Traits, compressors
 from affinage.compression.pruning.choice import Share
-from affinage.compression.pruning.cutting import check_cuttable, cut_layers_, layers_of
+from affinage.compression.pruning.cutting import check_cuttable, cut_layers_
 from affinage.compression.pruning.heads import EVEN
 from affinage.compression.pruning.layers import Depth, depth_to_keep
+from affinage.models.layout import layers_of
 from affinage.models.transfer import layer_map
 
 
@@ -33,7 +34,7 @@ class LayerDrop:
     traits: ClassVar[Traits] = EVEN
 
     def prepare(self, model: PreTrainedModel, resources: Resources) -> PreTrainedModel:
-        check_cuttable(model, "layer-drop")
+        check_cuttable(model, "layer-drop", called=True)
         depth_to_keep(self.keep, len(layers_of(model)))
         made = deepcopy(model)
         for layer in layers_of(made):

@@ -1,22 +1,24 @@
 """Whole layers that are left out: every other, by search on the valid part, or by what each adds to its input."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cosine_similarity
 from transformers import PreTrainedModel
 
 from affinage.compression.base import Resources, Traits, compressors
-from affinage.compression.pruning.cutting import check_cuttable, cut_layers_, layers_of
+from affinage.compression.pruning.cutting import check_cuttable, cut_layers_
 from affinage.compression.pruning.heads import EVEN
 from affinage.errors import InputError
 from affinage.models.encoder import forward_masked_lm
+from affinage.models.layout import layers_of
 from affinage.models.transfer import layer_map
 
 log = logging.getLogger(__name__)
@@ -115,23 +117,14 @@ def similarities(model: PreTrainedModel, resources: Resources) -> Tensor:
     if not resources.calibration:
         raise InputError("this method looks at hidden states: it needs texts; give --task and --data")
     still = deepcopy(model).eval()
-    layers = layers_of(still)
-    sums, tokens = torch.zeros(len(layers), dtype=torch.float64), 0
-    mask = torch.zeros(0)
-
-    def hear(i: int) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        def note(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> None:
-            sums[i] += cosine_similarity(args[0][mask], out[mask], dim=-1).double().sum().cpu()
-
-        return note
-
-    for i, layer in enumerate(layers):
-        layer.register_forward_hook(hear(i))
+    sums, tokens = torch.zeros(len(layers_of(still)), dtype=torch.float64), 0
     for batch in resources.calibration:
-        mask = batch.mask
-        tokens += int(mask.sum())
         with torch.no_grad():
-            forward_masked_lm(still, batch, frozenset())
+            states = forward_masked_lm(still, batch, frozenset({"hidden_states"})).hidden_states
+        assert states is not None and len(states) == len(sums) + 1
+        real = [state[batch.mask] for state in states]
+        sums += torch.stack([cosine_similarity(a, b, dim=-1).double().sum().cpu() for a, b in pairwise(real)])
+        tokens += len(real[0])
     return sums / max(tokens, 1)
 
 
@@ -145,6 +138,8 @@ def without_others(model: PreTrainedModel, kept: Sequence[int]) -> PreTrainedMod
 def depth_to_keep(keep: int | None, depth: int) -> int:
     """How many of `depth` layers stay. Raises: InputError where that leaves none out."""
     count = (depth + 1) // 2 if keep is None else keep
+    if depth == 1:
+        raise InputError("the model has one layer, which stays: leave this step out")
     if not 1 <= count < depth:
         raise InputError(f"keep={count} of {depth} layers: give a number from 1 to {depth - 1}")
     return count

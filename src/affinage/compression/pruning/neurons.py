@@ -9,9 +9,10 @@ from transformers import PreTrainedModel
 
 from affinage.compression.base import Resources, Traits, compressors
 from affinage.compression.pruning.choice import Share, best, best_of_all, removed
-from affinage.compression.pruning.cutting import check_cuttable, cut_neurons_, layers_of, linear_of, neuron_counts
+from affinage.compression.pruning.cutting import check_cuttable, cut_neurons_, linear_of, neuron_counts
 from affinage.compression.pruning.gates import sensitivity
 from affinage.compression.pruning.heads import EVEN, UNEVEN, importance, kept_of_all
+from affinage.models.layout import layers_of
 
 
 @compressors.register("prune-neurons", source="Molchanov et al. 2017, arXiv:1611.06440, equation 8, on gates")
@@ -41,7 +42,7 @@ class PruneNeurons:
 @compressors.register("prune-neurons-evenly", source="Molchanov et al. 2017, arXiv:1611.06440, equation 8, on gates")
 @dataclass(frozen=True)
 class PruneNeuronsEvenly:
-    """As `prune-neurons`, the same number in every layer: stock transformers load the result."""
+    """As `prune-neurons`, the same number in every layer: stock transformers load the result, FlauBERT's apart."""
 
     keep: Share = 0.5
     """share of each layer's neurons that stays; at least one does"""
@@ -61,7 +62,7 @@ class PruneNeuronsEvenly:
 class PruneNeuronsONorm:
     """Takes out of each layer the neurons with the smallest outgoing weights, mean |w|: without data.
 
-    As many of every layer: stock transformers load the result.
+    As many of every layer: stock transformers load the result, FlauBERT's apart.
     """
 
     keep: Share = 0.5

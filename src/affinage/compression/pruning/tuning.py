@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from affinage.compression.pruning.cutting import head_size, layers_of, linear_of
+from affinage.compression.pruning.cutting import head_size, linear_of
 from affinage.models.encoder import forward_masked_lm
-from affinage.models.layout import layout_of
+from affinage.models.layout import layers_of, layout_of
 from affinage.signals import Batch
 
 TOKENS = 2048
@@ -32,7 +32,8 @@ class _Heard(Exception):
 def tune_(pruned: PreTrainedModel, whole: PreTrainedModel, batches: Sequence[Batch]) -> None:
     """Multiply the outgoing weights of every head and neuron of `pruned` by a factor, fitted on some of the batches.
 
-    A block's target is what its LayerNorm reads in `whole`: its own output with what it is added to.
+    A block's target is what the LayerNorm after it reads in `whole`: its own output with what it is added to. Where
+    norms come first, nothing reads the last block's, which keeps its weights.
     """
     some, tokens = [], 0
     for batch in batches:
@@ -40,6 +41,7 @@ def tune_(pruned: PreTrainedModel, whole: PreTrainedModel, batches: Sequence[Bat
             some.append(batch)
             tokens += int(batch.mask.sum())
     blocks = [(i, part) for i in range(len(layers_of(pruned))) for part in ("attention_output", "output")]
+    blocks = [block for block in blocks if _norm(pruned, *block) is not None]
     targets = _targets(whole, blocks, some)
     for i, part in blocks:
         linear = linear_of(pruned, layers_of(pruned)[i], part)
@@ -96,18 +98,23 @@ def _listen(model: PreTrainedModel, i: int, part: str, batches: Sequence[Batch])
             yield heard["given"][batch.mask], heard["read"][batch.mask]
 
 
-def _norm(model: PreTrainedModel, i: int, part: str) -> nn.Module:
-    layout = layout_of(model.config)
-    return layers_of(model)[i].get_submodule(
-        layout.attention_norm if part == "attention_output" else layout.output_norm
-    )
+def _norm(model: PreTrainedModel, i: int, part: str) -> nn.Module | None:
+    """What reads a block's output with what it is added to: its own norm; where norms come first, the next block's."""
+    layout, layers = layout_of(model.config), layers_of(model)
+    of_attention = part == "attention_output"
+    if getattr(model.config, "pre_norm", False):
+        i, of_attention = (i, False) if of_attention else (i + 1, True)
+    if i == len(layers):
+        return None
+    return layers[i].get_submodule(layout.attention_norm if of_attention else layout.output_norm)
 
 
 @contextmanager
-def _hooked(module: nn.Module, note: Callable[[Tensor], None]) -> Iterator[None]:
+def _hooked(module: nn.Module | None, note: Callable[[Tensor], None]) -> Iterator[None]:
     def hear(module: nn.Module, args: tuple[Any, ...]) -> None:
         note(args[0])
 
+    assert module is not None
     hook = module.register_forward_pre_hook(hear)
     try:
         yield

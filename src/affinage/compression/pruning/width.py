@@ -12,10 +12,10 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from affinage.compression.base import Resources, Traits, compressors
 from affinage.compression.pruning.choice import Share, best
-from affinage.compression.pruning.cutting import check_cuttable, head_counts, head_size, layers_of
+from affinage.compression.pruning.cutting import check_cuttable, head_counts, head_size
 from affinage.compression.pruning.gates import gated
 from affinage.errors import InputError
-from affinage.models.layout import layout_of, widths_of
+from affinage.models.layout import layers_of, layout_of, widths_of
 
 
 @compressors.register("prune-width", source="Xia et al. 2022 (CoFi), arXiv:2204.00408, hidden masks; by gradients")
@@ -35,7 +35,7 @@ class PruneWidth:
     traits: ClassVar[Traits] = Traits("pruning", takes=frozenset({"dense"}))
 
     def apply(self, model: PreTrainedModel, resources: Resources) -> PreTrainedModel:
-        check_cuttable(model, "prune-width")
+        check_cuttable(model, "prune-width", called=True)
         before = widths_of(model.config)
         count = before["num_attention_heads"]
         heads = max(1, round(self.keep * count))

@@ -1,11 +1,13 @@
 """The parts of an encoder that the graph is built from, under one name each, whatever the architecture calls them."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
 
 from affinage.errors import InputError
+from affinage.models.layout import layers_of as every_layer
 from affinage.models.layout import layout_of
 from affinage.models.parts import Layout
 
@@ -47,53 +49,30 @@ def is_built(model: PreTrainedModel) -> bool:
 
 def layers_of(model: PreTrainedModel) -> list[LayerParts]:
     """The layers in the order in which they compute; shared ones several times."""
-    layout = layout_of(model.config)
-    if layout.model_type == "flaubert":
-        return _of_flaubert(model)
-    found = model.get_submodule(layout.layers)
-    assert isinstance(found, nn.ModuleList)
-    layers = list(found)  # `children` would leave out a layer that stands in several places
+    layout, layers = layout_of(model.config), every_layer(model)
     if layout.model_type == "albert":
         depth, groups = model.config.num_hidden_layers, model.config.num_hidden_groups
         layers = [layers[int(i / (depth / groups))].get_submodule("albert_layers.0") for i in range(depth)]
         layout = replace(layout, **_ALBERT)  # type: ignore[arg-type]
-    return [_of_layer(layer, layout) for layer in layers]
+    first = bool(getattr(model.config, "pre_norm", False))
+    return [replace(_of_layer(layer, layout), norm_first=first) for layer in layers]
 
 
 def _of_layer(layer: nn.Module, layout: Layout) -> LayerParts:
-    attention = layer.get_submodule(layout.query.rpartition(".")[0])
+    attention: Any = layer.get_submodule(layout.query.rpartition(".")[0])
+    size = int(attention.head_dim if layout.model_type == "flaubert" else attention.attention_head_size)
     return LayerParts(
         query=layer.get_submodule(layout.query),
         key=layer.get_submodule(layout.key),
         value=layer.get_submodule(layout.value),
         output=layer.get_submodule(layout.attention_output),
-        head_size=int(attention.attention_head_size),  # type: ignore[arg-type]
-        scale=float(attention.scaling),  # type: ignore[arg-type]
+        head_size=size,
+        scale=size**-0.5 if layout.model_type == "flaubert" else float(attention.scaling),
         attention_norm=_norm(layer, layout.attention_norm),
         inner=layer.get_submodule(layout.intermediate),
         outer=layer.get_submodule(layout.output),
         outer_norm=_norm(layer, layout.output_norm),
     )
-
-
-def _of_flaubert(model: PreTrainedModel) -> list[LayerParts]:
-    base = model.get_submodule("transformer")
-    return [
-        LayerParts(
-            query=base.get_submodule(f"attentions.{i}.q_lin"),
-            key=base.get_submodule(f"attentions.{i}.k_lin"),
-            value=base.get_submodule(f"attentions.{i}.v_lin"),
-            output=base.get_submodule(f"attentions.{i}.out_lin"),
-            head_size=int(base.get_submodule(f"attentions.{i}").head_dim),  # type: ignore[arg-type]
-            scale=float(base.get_submodule(f"attentions.{i}").head_dim) ** -0.5,  # type: ignore[arg-type]
-            attention_norm=_norm(base, f"layer_norm1.{i}"),
-            inner=base.get_submodule(f"ffns.{i}.lin1"),
-            outer=base.get_submodule(f"ffns.{i}.lin2"),
-            outer_norm=_norm(base, f"layer_norm2.{i}"),
-            norm_first=bool(model.config.pre_norm),
-        )
-        for i in range(len(base.get_submodule("attentions")))  # type: ignore[arg-type]
-    ]
 
 
 @dataclass(frozen=True)
