@@ -200,6 +200,7 @@ def test_wider_embeddings_start_nearer() -> None:
     ("name", "architecture", "params", "message"),
     [
         ("share-layers", "albert", {}, "share their weights already"),
+        ("albert", "albert", {}, "the model is an ALBERT already; leave this step out"),
         ("share-layers", "bert", {"groups": 4}, "4 groups of 4 layers share nothing; at most 3"),
         ("share-layers", "bert", {"parts": "none"}, "'all', 'attention' or 'feed-forward'"),
         ("albert", "modernbert", {}, "share-layers takes others"),

@@ -97,6 +97,8 @@ class Albert:
     def _check(self, model: PreTrainedModel) -> str:
         """The head's kind. Raises: InputError where the architecture, its head or a field does not fit."""
         config, layout = model.config, layout_of(model.config)
+        if layout.model_type == "albert":
+            raise InputError("albert: the model is an ALBERT already; leave this step out")
         if not layout.whole:
             known = ", ".join(sorted(name for name, known in LAYOUTS.items() if known.whole))
             raise InputError(
