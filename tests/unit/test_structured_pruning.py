@@ -29,7 +29,7 @@ from affinage.models.storage import save_model
 from affinage.models.structure import structure_of
 from affinage.models.transfer import copy_layers_, copy_outside_layers_
 from affinage.runtime.onnx.build import onnx_graph
-from applied import begun
+from applied import begun, trained_and_finished
 from compressing import CUTTABLE, WHOLE, batches, built, logits, parameters, resources, sharp_model
 from onnx_graphs import graph_outputs, inputs_of, torch_outputs
 from tiny import FAMILIES, tiny_model, tiny_tokenizer
@@ -37,6 +37,13 @@ from tiny import FAMILIES, tiny_model, tiny_tokenizer
 HEADS = [torch.tensor([0, 2]), torch.tensor([3]), torch.tensor([0, 1, 2, 3]), torch.tensor([1, 2])]
 
 every_whole = pytest.mark.parametrize("architecture", WHOLE)
+OTHERS: list[tuple[str, dict[str, object]]] = [
+    ("deberta-v2", {}),
+    ("modernbert", {"global_attn_every_n_layers": 2}),
+    ("eurobert", {}),
+    ("mobilebert", {"normalization_type": "layer_norm"}),
+]
+"""those that layers can be taken out of, and nothing else"""
 every_cuttable = pytest.mark.parametrize(("architecture", "config"), CUTTABLE)
 
 
@@ -98,10 +105,12 @@ def test_layers_left_out_are_stepped_over(architecture: str) -> None:
     torch.testing.assert_close(outputs(cut, architecture), outputs(model, architecture), rtol=0, atol=0)
 
 
-@every_cuttable
+@pytest.mark.parametrize(("architecture", "config"), [*CUTTABLE, *OTHERS])
 def test_what_is_left_of_the_layers_is_the_shallower_model(architecture: str, config: dict[str, object]) -> None:
     model = sharp_model(architecture, **config)
     cut = built("drop-layers", layers=(0, 3)).apply(model, Resources())
+    if kinds := getattr(model.config, "layer_types", None):
+        config = {**config, "layer_types": [kinds[0], kinds[3]]}
     shallow = sharp_model(architecture, **config, num_hidden_layers=2, n_layers=2)
     copy_layers_(model, shallow, layers=[0, 3])
     copy_outside_layers_(model, shallow)
@@ -229,10 +238,47 @@ def test_an_architecture_without_names_for_its_parts_is_refused(architecture: st
         built("prune-heads").apply(tiny_model(architecture, "sequence"), Resources())
 
 
-@pytest.mark.parametrize("name", ["prune-width", "layer-drop"])
-def test_layers_that_are_no_modules_are_refused_where_they_have_to_be(name: str) -> None:
-    with pytest.raises(InputError, match="'flaubert': its layers are no modules of their own; it takes BERT"):
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("prune-width", "its parts are not known one by one; it takes BERT, .* DistilBERT and ELECTRA"),
+        ("layer-drop", "its layers are no modules of their own; it takes all families but ALBERT and FlauBERT"),
+    ],
+)
+def test_what_flaubert_does_not_bear_is_refused(name: str, said: str) -> None:
+    with pytest.raises(InputError, match=f"{name} does not fit architecture 'flaubert': {said}"):
         begun(built(name), tiny_model("flaubert", "sequence"), tiny_tokenizer("flaubert"), resources("flaubert"))
+
+
+@pytest.mark.parametrize(("architecture", "config"), OTHERS)
+@pytest.mark.parametrize("name", ["search-layers", "drop-layers-by-contribution", "layer-drop"])
+def test_layers_go_by_every_method_where_nothing_else_does(
+    name: str, architecture: str, config: dict[str, object], tmp_path: Path
+) -> None:
+    model = sharp_model(architecture, **config)
+    prepared, _ = begun(built(name, keep=2), model, tiny_tokenizer(architecture), resources(architecture))
+    cut = trained_and_finished(built(name, keep=2), prepared, architecture, "sequence")
+    assert len(layers_of(cut)) == 2 and structure_of(cut).empty
+    save_model(cut, tmp_path)
+    stock = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    torch.testing.assert_close(outputs(stock.eval(), architecture), outputs(cut, architecture), rtol=0, atol=0)
+
+
+def test_a_first_layer_that_differs_stays() -> None:
+    model, given = sharp_model("modernbert"), resources("modernbert")
+    with pytest.raises(InputError, match="first layer of a modernbert lacks what the others have"):
+        built("drop-layers", layers=(1, 3)).apply(model, Resources())
+    first = layers_of(model)[0].state_dict()
+    for name in ("search-layers", "drop-layers-by-contribution"):
+        left = layers_of(built(name, keep=1).apply(model, given))
+        assert all(torch.equal(value, first[key]) for key, value in left[0].state_dict().items())
+
+
+def test_what_an_albert_has_cannot_be_left_out() -> None:
+    with pytest.raises(
+        InputError, match="'albert': its layers share one set of weights; it takes all families but ALBERT"
+    ):
+        built("drop-layers").apply(tiny_model("albert", "sequence"), Resources())
 
 
 def test_one_layer_stays() -> None:

@@ -1,7 +1,7 @@
 """Taking heads, neurons and layers out of a model's tensors for good.
 
-Only for architectures whose layers' parts have names in `layout`: BERT, RoBERTa, CamemBERT, XLM-R, DistilBERT, ELECTRA,
-FlauBERT.
+Heads and neurons only of architectures whose layers' parts have names in `layout`: BERT, RoBERTa, CamemBERT, XLM-R,
+DistilBERT, ELECTRA, FlauBERT. Layers of all but ALBERT, whose layers are one.
 """
 
 from collections.abc import Sequence
@@ -16,26 +16,39 @@ from affinage.models.layout import layers_of, layout_of
 _HEADS = ("num_attention_heads", "n_heads")
 _HEADS_WIDTH = ("all_head_size", "dim")
 _NUMBERS = ("layer_idx", "layer_id")
+_ONE_LAYER = "its layers share one set of weights"
 
 
-def check_cuttable(model: PreTrainedModel, method: str, *, called: bool = False) -> None:
-    """`called`: whether the method needs layers that the model calls as one.
+def check_cuttable(model: PreTrainedModel, method: str, *, whole: bool = False) -> None:
+    """`whole`: whether parts around the layers are to be cut with them.
 
     Raises: InputError where the architecture has parts without a name, or what is to be cut is no plain matrix.
     """
     layout = layout_of(model.config)
-    kind = model.config.model_type
-    if not layout.cuttable or (called and layout.more_layers):
-        why = "its parts are not known one by one"
-        if layout.shares_layers:
-            why = "its layers share one set of weights"
-        elif layout.cuttable:
-            why = "its layers are no modules of their own"
-        raise InputError(
-            f"{method} does not fit architecture '{kind}': {why}; it takes BERT, RoBERTa, CamemBERT, XLM-R, "
-            f"DistilBERT{' and' if called else ','} ELECTRA{'' if called else ' and FlauBERT'}"
-        )
-    seen: set[int] = set()
+    if not (layout.whole if whole else layout.cuttable):
+        why = _ONE_LAYER if layout.shares_layers else "its parts are not known one by one"
+        families = "BERT, RoBERTa, CamemBERT, XLM-R, DistilBERT"
+        takes = f"{families} and ELECTRA" if whole else f"{families}, ELECTRA and FlauBERT"
+        raise InputError(f"{method} does not fit architecture '{model.config.model_type}': {why}; it takes {takes}")
+    _check_plain(model, method)
+
+
+def check_layers(model: PreTrainedModel, method: str, *, called: bool = False) -> None:
+    """`called`: whether the method needs layers that the model calls as one.
+
+    Raises: InputError where the architecture has no such layers, or what is in them is no plain matrix.
+    """
+    layout = layout_of(model.config)
+    if layout.shares_layers or (called and layout.more_layers):
+        why = _ONE_LAYER if layout.shares_layers else "its layers are no modules of their own"
+        takes = "all families but ALBERT" + (" and FlauBERT" if called else "")
+        raise InputError(f"{method} does not fit architecture '{model.config.model_type}': {why}; it takes {takes}")
+    if layout.cuttable:
+        _check_plain(model, method)
+
+
+def _check_plain(model: PreTrainedModel, method: str) -> None:
+    layout, seen = layout_of(model.config), set[int]()
     for i, layer in enumerate(layers_of(model)):
         for part in ("query", "key", "value", "attention_output", "intermediate", "output"):
             module = layer.get_submodule(getattr(layout, part))
@@ -53,6 +66,12 @@ def linear_of(model: PreTrainedModel, layer: nn.Module, part: str) -> nn.Linear:
     module = layer.get_submodule(getattr(layout_of(model.config), part))
     assert isinstance(module, nn.Linear)
     return module
+
+
+def first_has_to_stay(model: PreTrainedModel) -> bool:
+    """Whether the first layer lacks what the others have, as ModernBERT's does, so that none of them can begin."""
+    first, *others = ({name for name, _ in layer.named_parameters()} for layer in layers_of(model))
+    return any(names != first for names in others)
 
 
 def head_size(model: PreTrainedModel, layer: nn.Module) -> int:
@@ -97,8 +116,18 @@ def cut_neurons_(model: PreTrainedModel, kept: Sequence[Tensor]) -> None:
 
 
 def cut_layers_(model: PreTrainedModel, kept: Sequence[int]) -> None:
-    """Leave the layers `kept`, indices in rising order, at least one."""
+    """Leave the layers `kept`, indices in rising order, at least one.
+
+    Raises: InputError where the first has to stay and is not among them.
+    """
     layout = layout_of(model.config)
+    if kept[0] and first_has_to_stay(model):
+        raise InputError(
+            f"the first layer of a {model.config.model_type} lacks what the others have, so that none of them can come "
+            "first: it has to stay"
+        )
+    if kinds := getattr(model.config, "layer_types", None):
+        model.config.layer_types = [kinds[i] for i in kept]
     for path in (layout.layers, *layout.more_layers):
         parent, _, name = path.rpartition(".")
         layers = list(model.get_submodule(path).children())
@@ -136,9 +165,9 @@ def _set_(module: nn.Module, name: str, value: Tensor) -> None:
 
 def _settle_(model: PreTrainedModel) -> None:
     """Where all feed-forward networks are of one width, the config says which, if it can: the model is stock again."""
-    widths, entry = set(neuron_counts(model)), layout_of(model.config).intermediate_size
-    if len(widths) == 1 and entry:
-        setattr(model.config, entry, widths.pop())
+    layout = layout_of(model.config)
+    if layout.cuttable and layout.intermediate_size and len(widths := set(neuron_counts(model))) == 1:
+        setattr(model.config, layout.intermediate_size, widths.pop())
 
 
 def _attention(model: PreTrainedModel, layer: nn.Module) -> nn.Module:

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel
 
 from affinage.compression.base import Resources, Traits, compressors
 from affinage.compression.pruning.choice import Share
-from affinage.compression.pruning.cutting import check_cuttable, cut_layers_
+from affinage.compression.pruning.cutting import check_layers, cut_layers_
 from affinage.compression.pruning.heads import EVEN
 from affinage.compression.pruning.layers import Depth, depth_to_keep
 from affinage.models.layout import layers_of
@@ -34,7 +34,7 @@ class LayerDrop:
     traits: ClassVar[Traits] = EVEN
 
     def prepare(self, model: PreTrainedModel, resources: Resources) -> PreTrainedModel:
-        check_cuttable(model, "layer-drop", called=True)
+        check_layers(model, "layer-drop", called=True)
         depth_to_keep(self.keep, len(layers_of(model)))
         made = deepcopy(model)
         for layer in layers_of(made):
@@ -59,6 +59,7 @@ class LayerDrop:
 class _SteppedOver:
     rate: float
 
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor:
-        given: Tensor = args[0]
-        return given if module.training and float(torch.rand(())) < self.rate else out
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], out: Any) -> Any:
+        if not module.training or float(torch.rand(())) >= self.rate:
+            return out
+        return (args[0], *out[1:]) if isinstance(out, tuple) else args[0]

@@ -2,24 +2,26 @@
 
 import logging
 from collections.abc import Sequence
+from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 from transformers import PreTrainedModel
 
 from affinage.compression.base import Resources, Traits, compressors
-from affinage.compression.pruning.cutting import check_cuttable, cut_layers_
+from affinage.compression.pruning.cutting import check_layers, cut_layers_, first_has_to_stay
 from affinage.compression.pruning.heads import EVEN
 from affinage.errors import InputError
 from affinage.models.encoder import forward_masked_lm
-from affinage.models.layout import layers_of
+from affinage.models.layout import layers_of, layout_of
 from affinage.models.transfer import layer_map
+from affinage.signals import Batch
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +49,7 @@ class DropLayers:
             raise InputError(f"drop-layers: layers={list(self.layers)} is to name layers that stay, from 0, each once")
 
     def apply(self, model: PreTrainedModel, resources: Resources) -> PreTrainedModel:
-        check_cuttable(model, "drop-layers")
+        check_layers(model, "drop-layers")
         depth = len(layers_of(model))
         if self.layers is None:
             return without_others(model, layer_map("spread", depth, depth_to_keep(self.keep, depth)))
@@ -73,15 +75,16 @@ class SearchLayers:
     traits: ClassVar[Traits] = EVEN
 
     def apply(self, model: PreTrainedModel, resources: Resources) -> PreTrainedModel:
-        check_cuttable(model, "search-layers")
+        check_layers(model, "search-layers")
         left = list(range(len(layers_of(model))))
         count = depth_to_keep(self.keep, len(left))
         score = resources.score
         if score is None:
             raise InputError("search-layers compares scores on a valid part: give --task and --data")
+        stays = [0] if first_has_to_stay(model) else []
         while len(left) > count:
-            tried = {i: score(without_others(model, [j for j in left if j != i])) for i in left}
-            gone = max(reversed(left), key=lambda i: tried[i])
+            tried = {i: score(without_others(model, [j for j in left if j != i])) for i in left if i not in stays}
+            gone = max(reversed(tried), key=lambda i: tried[i])
             log.info("search-layers: without layer %d the score is %.4f", gone, tried[gone])
             left.remove(gone)
         return without_others(model, left)
@@ -102,10 +105,13 @@ class DropLayersByContribution:
     traits: ClassVar[Traits] = EVEN
 
     def apply(self, model: PreTrainedModel, resources: Resources) -> PreTrainedModel:
-        check_cuttable(model, "drop-layers-by-contribution")
+        check_layers(model, "drop-layers-by-contribution")
         depth = len(layers_of(model))
         count = depth_to_keep(self.keep, depth)
-        order = similarities(model, resources).sort(stable=True).indices
+        alike = similarities(model, resources)
+        if first_has_to_stay(model):
+            alike[0] = -torch.inf
+        order = alike.sort(stable=True).indices
         return without_others(model, sorted(order[:count].tolist()))
 
 
@@ -119,13 +125,30 @@ def similarities(model: PreTrainedModel, resources: Resources) -> Tensor:
     still = deepcopy(model).eval()
     sums, tokens = torch.zeros(len(layers_of(still)), dtype=torch.float64), 0
     for batch in resources.calibration:
-        with torch.no_grad():
-            states = forward_masked_lm(still, batch, frozenset({"hidden_states"})).hidden_states
-        assert states is not None and len(states) == len(sums) + 1
-        real = [state[batch.mask] for state in states]
-        sums += torch.stack([cosine_similarity(a, b, dim=-1).double().sum().cpu() for a, b in pairwise(real)])
-        tokens += len(real[0])
+        passed = _through_layers(still, batch)
+        alike = [cosine_similarity(given[batch.mask], out[batch.mask], dim=-1) for given, out in passed]
+        sums += torch.stack([layer.double().sum().cpu() for layer in alike])
+        tokens += int(batch.mask.sum())
     return sums / max(tokens, 1)
+
+
+@torch.no_grad()
+def _through_layers(model: PreTrainedModel, batch: Batch) -> list[tuple[Tensor, Tensor]]:
+    """Hidden states (B, T, H) before and after each layer, without a norm that follows the last."""
+    if layout_of(model.config).more_layers:  # no module is called as a layer
+        states = forward_masked_lm(model, batch, frozenset({"hidden_states"})).hidden_states
+        assert states is not None
+        return list(pairwise(states))
+    found: list[tuple[Tensor, Tensor]] = []
+
+    def hear(module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
+        found.append((args[0], out[0] if isinstance(out, tuple) else out))
+
+    with ExitStack() as hooks:
+        for layer in layers_of(model):
+            hooks.callback(layer.register_forward_hook(hear).remove)
+        forward_masked_lm(model, batch, frozenset())
+    return found
 
 
 def without_others(model: PreTrainedModel, kept: Sequence[int]) -> PreTrainedModel:

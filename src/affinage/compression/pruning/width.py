@@ -35,7 +35,7 @@ class PruneWidth:
     traits: ClassVar[Traits] = Traits("pruning", takes=frozenset({"dense"}))
 
     def apply(self, model: PreTrainedModel, resources: Resources) -> PreTrainedModel:
-        check_cuttable(model, "prune-width", called=True)
+        check_cuttable(model, "prune-width", whole=True)
         before = widths_of(model.config)
         count = before["num_attention_heads"]
         heads = max(1, round(self.keep * count))
