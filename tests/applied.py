@@ -1,5 +1,6 @@
 """Compressors applied to tiny models, each given what it asks for; those that train, trained a little."""
 
+import re
 from functools import cache, lru_cache
 from typing import Any
 
@@ -10,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 import affinage.compression  # noqa: F401  (registers every compressor)
 from affinage.compression.base import ChangesTokenizer, Resources, TrainedCompressor, compressors
+from affinage.models.layout import depth_of
 from affinage.models.modules.base import Compressed
 from affinage.models.replacing import linears
 from affinage.models.structure import structure_of
@@ -132,7 +134,10 @@ def forms(model: PreTrainedModel, original: PreTrainedModel) -> set[str]:
     for path in structure.parts:
         module = model.get_submodule(path)
         if not isinstance(module, Compressed):
-            found.add("uneven")
+            peers = [re.sub(r"\.\d+\.", f".{i}.", path, count=1) for i in range(depth_of(model.config))]
+            shapes = {tuple(model.get_parameter(f"{peer}.weight").shape) for peer in peers}
+            if path not in peers or len(shapes) > 1:
+                found.add("uneven")
         elif module.kind.startswith("sparse-"):
             found.add("sparse")
         elif module.kind.startswith(_PACKED):

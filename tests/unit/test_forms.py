@@ -4,6 +4,7 @@ import pytest
 
 from affinage.compression.base import compressors
 from affinage.compression.forms import forms_of
+from affinage.models.structure import structure_of
 from applied import once
 from tiny import FAMILIES, tiny_model
 
@@ -26,3 +27,10 @@ def test_whoever_takes_blocks_takes_shared_letters() -> None:
     for entry in compressors.entries():
         takes = entry.component.traits.takes
         assert "shared" in takes or not {"factored", "packed-table"} <= takes
+
+
+def test_layers_of_another_width_are_uneven_where_they_are_unlike() -> None:
+    """FlauBERT's config has no entry for the width of its feed-forward networks: no cut one is stock."""
+    evenly, anyhow = (once(name, "flaubert", "sequence")[1] for name in ("prune-neurons-evenly", "prune-neurons"))
+    assert not structure_of(evenly).empty and forms_of(evenly) == {}
+    assert forms_of(anyhow).keys() == {"uneven"}

@@ -1,5 +1,6 @@
 """In which forms the weights of a model stand already, by what in it is not as in a stock one."""
 
+import re
 from collections.abc import Sequence
 
 from transformers import PreTrainedModel
@@ -7,7 +8,8 @@ from transformers import PreTrainedModel
 from affinage.compression.base import Form
 from affinage.compression.plan import AnyCompressor, Plan
 from affinage.errors import InputError
-from affinage.models.structure import structure_of
+from affinage.models.layout import depth_of
+from affinage.models.structure import Structure, structure_of
 
 _OF_KINDS: dict[str, tuple[Form, ...]] = {
     "sparse": ("sparse",),
@@ -28,7 +30,8 @@ def forms_of(model: PreTrainedModel) -> dict[Form, str]:
     for path, part in structure.parts.items():
         kind, _, place = part.kind.rpartition("-")
         if not kind:  # a plain one, of another size
-            if not any(path.startswith(f"{other}.") for other in structure.parts):
+            within = any(path.startswith(f"{other}.") for other in structure.parts)
+            if not within and not _in_every_layer(path, structure, depth_of(model.config)):
                 found.setdefault("uneven", path)
             continue
         for form in _OF_KINDS.get(kind, ("packed-table" if place == "embedding" else "packed",)):
@@ -38,6 +41,12 @@ def forms_of(model: PreTrainedModel) -> dict[Form, str]:
     if structure.shared:
         found.setdefault("shared", next(iter(structure.shared)))
     return found
+
+
+def _in_every_layer(path: str, structure: Structure, depth: int) -> bool:
+    """Whether all layers have a part like this one there: FlauBERT's config has no entry for their width."""
+    peers = [re.sub(r"\.\d+\.", f".{i}.", path, count=1) for i in range(depth)]
+    return path in peers and all(structure.parts.get(peer) == structure.parts[path] for peer in peers)
 
 
 def check_forms(plan: Plan, built: Sequence[AnyCompressor], model: PreTrainedModel) -> None:
