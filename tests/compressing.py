@@ -19,8 +19,12 @@ CUTTABLE: tuple[tuple[str, dict[str, object]], ...] = (
     *((architecture, {}) for architecture in WHOLE),
     ("flaubert", {}),
     ("flaubert", {"pre_norm": True}),
+    ("deberta-v2", {}),
+    ("deberta-v2", {"share_att_key": False}),
+    ("modernbert", {"global_attn_every_n_layers": 2}),
+    ("eurobert", {"num_key_value_heads": None}),
 )
-"""those that heads, neurons and layers can be taken out of; what lies before a norm, and after one"""
+"""those that heads, neurons and layers can be taken out of"""
 
 
 def built(name: str, **params: object) -> Any:

@@ -89,7 +89,13 @@ def test_factors_are_those_of_damped_least_squares() -> None:
 
 @pytest.mark.parametrize(
     ("architecture", "config"),
-    [("camembert", {}), ("distilbert", {}), ("flaubert", {}), ("flaubert", {"pre_norm": True})],
+    [
+        ("camembert", {}),
+        ("distilbert", {}),
+        ("flaubert", {}),
+        ("flaubert", {"pre_norm": True}),
+        ("deberta-v2", {}),
+    ],
 )
 def test_tuning_gives_a_twins_work_to_the_one_that_stays(architecture: str, config: dict[str, object]) -> None:
     """Two heads of the second layer, and two neurons of the third, are alike: one of each, doubled, does for both."""
@@ -116,6 +122,37 @@ def test_tuning_gives_a_twins_work_to_the_one_that_stays(architecture: str, conf
         tune_(cut, model, given)
         after = logits(cut, given[0])
     assert (before - whole).abs().max() > 20 * (after - whole).abs().max()
+
+
+@pytest.mark.parametrize(
+    ("architecture", "config", "reads_the_last"),
+    [
+        ("modernbert", {}, True),
+        ("eurobert", {"num_key_value_heads": None}, True),
+        ("flaubert", {"pre_norm": True}, False),
+    ],
+)
+def test_where_norms_come_first_factors_are_fitted_to_what_the_next_one_reads(
+    architecture: str, config: dict[str, object], reads_the_last: bool
+) -> None:
+    """Rows with scales from 0.5 to 2 on every head and neuron: what is left, scaled, does what they did without."""
+    model, given = sharp_model(architecture, num_attention_heads=4, n_heads=4, **config), batches(architecture)
+    scaled = deepcopy(model)
+    with torch.no_grad():
+        for layer in layers_of(scaled):
+            for part in ("attention_output", "output"):
+                weight = linear_of(scaled, layer, part).weight
+                units = 4 if part == "attention_output" else weight.shape[1]
+                weight.mul_(torch.linspace(0.5, 2, units).repeat_interleave(weight.shape[1] // units))
+        whole, before = logits(model, given[0]), logits(scaled, given[0])
+        last = linear_of(scaled, layers_of(scaled)[-1], "output").weight.clone()
+        tune_(scaled, model, given)
+        after = logits(scaled, given[0])
+    assert torch.equal(last, linear_of(scaled, layers_of(scaled)[-1], "output").weight) != reads_the_last
+    if reads_the_last:
+        assert (before - whole).abs().max() > 10 * (after - whole).abs().max()
+    else:
+        assert (before - whole).abs().max() > (after - whole).abs().max()
 
 
 @pytest.mark.parametrize("architecture", ["bert", "distilbert"])

@@ -57,10 +57,18 @@ class Layout:
     argument (B, T, T), the module around the layers, or each of them"""
     keeps_cache: bool = False
     """the base takes a cache of keys and values, and makes one where it is given none"""
+    more_positions: tuple[str, ...] = ()
+    """maps of positions to queries or keys that a layer may have besides, as wide as these"""
+    norms_first: bool = False
+    """norms come before attention and the feed-forward network, not after"""
+    final_norm: str = ""
+    """the norm after the last layer"""
     more_in_scores: str = ""
     """why attention scores are more than products of queries and keys"""
     gated: bool = False
     """the feed-forward network has a gate: three maps instead of two"""
+    gate: str = ""
+    """of a gated one the gate's map; "": `intermediate` gives both, the gate last"""
     shares_layers: bool = False
     """one layer's weights serve for all"""
 
@@ -71,5 +79,5 @@ class Layout:
 
     @property
     def cuttable(self) -> bool:
-        """Every part of a layer has a name here, so that heads and neurons can be taken out."""
+        """Every map of a layer has a name here, so that heads and neurons can be taken out."""
         return bool(self.attention_output)

@@ -1,7 +1,7 @@
 """Taking heads, neurons and layers out of a model's tensors for good.
 
-Heads and neurons only of architectures whose layers' parts have names in `layout`: BERT, RoBERTa, CamemBERT, XLM-R,
-DistilBERT, ELECTRA, FlauBERT. Layers of all but ALBERT, whose layers are one.
+Heads and neurons only of architectures whose layers' maps have names in `layout`: all but ALBERT, whose layers are one,
+and MobileBERT. Layers of all but ALBERT.
 """
 
 from collections.abc import Sequence
@@ -14,22 +14,28 @@ from affinage.errors import InputError
 from affinage.models.layout import layers_of, layout_of
 
 _HEADS = ("num_attention_heads", "n_heads")
+_MAPS = ("query", "key", "value", "attention_output", "intermediate", "gate", "output")
 _HEADS_WIDTH = ("all_head_size", "dim")
 _NUMBERS = ("layer_idx", "layer_id")
 _ONE_LAYER = "its layers share one set of weights"
 
 
-def check_cuttable(model: PreTrainedModel, method: str, *, whole: bool = False) -> None:
-    """`whole`: whether parts around the layers are to be cut with them.
+def check_cuttable(model: PreTrainedModel, method: str, *, heads: bool = False, whole: bool = False) -> None:
+    """`heads`: whether these are to be cut; `whole`: whether parts around the layers are, with them.
 
     Raises: InputError where the architecture has parts without a name, or what is to be cut is no plain matrix.
     """
     layout = layout_of(model.config)
     if not (layout.whole if whole else layout.cuttable):
         why = _ONE_LAYER if layout.shares_layers else "its parts are not known one by one"
-        families = "BERT, RoBERTa, CamemBERT, XLM-R, DistilBERT"
-        takes = f"{families} and ELECTRA" if whole else f"{families}, ELECTRA and FlauBERT"
+        takes = "BERT, RoBERTa, CamemBERT, XLM-R, DistilBERT and ELECTRA" if whole else "all but ALBERT and MobileBERT"
         raise InputError(f"{method} does not fit architecture '{model.config.model_type}': {why}; it takes {takes}")
+    served = getattr(model.config, "num_key_value_heads", None)
+    if heads and served not in (None, model.config.num_attention_heads):
+        raise InputError(
+            f"{method}: {model.config.num_attention_heads} heads of this {model.config.model_type} share {served} of "
+            "keys and values, and cannot be taken out one by one; prune-neurons and drop-layers can be used"
+        )
     _check_plain(model, method)
 
 
@@ -41,7 +47,7 @@ def check_layers(model: PreTrainedModel, method: str, *, called: bool = False) -
     layout = layout_of(model.config)
     if layout.shares_layers or (called and layout.more_layers):
         why = _ONE_LAYER if layout.shares_layers else "its layers are no modules of their own"
-        takes = "all families but ALBERT" + (" and FlauBERT" if called else "")
+        takes = "all but ALBERT" + (" and FlauBERT" if called else "")
         raise InputError(f"{method} does not fit architecture '{model.config.model_type}': {why}; it takes {takes}")
     if layout.cuttable:
         _check_plain(model, method)
@@ -50,19 +56,20 @@ def check_layers(model: PreTrainedModel, method: str, *, called: bool = False) -
 def _check_plain(model: PreTrainedModel, method: str) -> None:
     layout, seen = layout_of(model.config), set[int]()
     for i, layer in enumerate(layers_of(model)):
-        for part in ("query", "key", "value", "attention_output", "intermediate", "output"):
-            module = layer.get_submodule(getattr(layout, part))
+        paths = {path: part for part in reversed(_MAPS) if (path := getattr(layout, part))}
+        modules = {part: layer.get_submodule(path) for path, part in paths.items()}
+        for part, module in modules.items():
             if type(module) is not nn.Linear or id(module) in seen:
                 found = "shared with another layer" if id(module) in seen else f"a {type(module).__name__}"
                 raise InputError(
                     f"{method}: the {part} of layer {i} is {found}; take heads, neurons, layers and width out first, "
                     "then share, factor, quantize or make sparse"
                 )
-            seen.add(id(module))
+        seen.update(map(id, modules.values()))
 
 
 def linear_of(model: PreTrainedModel, layer: nn.Module, part: str) -> nn.Linear:
-    """`query`, `key`, `value`, `attention_output`, `intermediate` or `output` of a layer."""
+    """One of `_MAPS` in a layer."""
     module = layer.get_submodule(getattr(layout_of(model.config), part))
     assert isinstance(module, nn.Linear)
     return module
@@ -77,28 +84,33 @@ def first_has_to_stay(model: PreTrainedModel) -> bool:
 def head_size(model: PreTrainedModel, layer: nn.Module) -> int:
     """D of this layer."""
     attention = _attention(model, layer)
-    size = getattr(attention, "attention_head_size", None) or attention.head_dim  # FlauBERT's name
+    size = getattr(attention, "attention_head_size", None) or attention.head_dim
     assert isinstance(size, int)
     return size
 
 
 def head_counts(model: PreTrainedModel) -> list[int]:
     """A of each layer, as its tensors say."""
-    return [linear_of(model, layer, "query").out_features // head_size(model, layer) for layer in layers_of(model)]
+    layers = layers_of(model)
+    return [linear_of(model, layer, "attention_output").in_features // head_size(model, layer) for layer in layers]
 
 
 def neuron_counts(model: PreTrainedModel) -> list[int]:
     """Width of each layer's feed-forward network."""
-    return [linear_of(model, layer, "intermediate").out_features for layer in layers_of(model)]
+    return [linear_of(model, layer, "output").in_features for layer in layers_of(model)]
 
 
 def cut_heads_(model: PreTrainedModel, kept: Sequence[Tensor]) -> None:
     """Leave in layer i the heads `kept[i]`, indices in rising order, at least one."""
+    layout = layout_of(model.config)
     for layer, heads in zip(layers_of(model), kept, strict=True):
         size = head_size(model, layer)
         rows = (heads[:, None] * size + torch.arange(size, device=heads.device)).flatten()
-        for part in ("query", "key", "value"):
-            keep_rows_(linear_of(model, layer, part), rows)
+        width = linear_of(model, layer, "attention_output").in_features
+        joint = [part * width + rows for part in range(3)] if layout.query == layout.key else [rows]
+        for path in dict.fromkeys((layout.query, layout.key, layout.value, *layout.more_positions)):
+            if (linear := _linear_at(layer, path)) is not None:
+                keep_rows_(linear, torch.cat(joint))
         keep_columns_(linear_of(model, layer, "attention_output"), rows)
         attention = _attention(model, layer)
         for names, value in ((_HEADS, len(heads)), (_HEADS_WIDTH, len(rows))):
@@ -109,9 +121,18 @@ def cut_heads_(model: PreTrainedModel, kept: Sequence[Tensor]) -> None:
 
 def cut_neurons_(model: PreTrainedModel, kept: Sequence[Tensor]) -> None:
     """Leave in layer i the neurons `kept[i]`, indices in rising order; the config says so where widths are equal."""
+    layout = layout_of(model.config)
     for layer, neurons in zip(layers_of(model), kept, strict=True):
-        keep_rows_(linear_of(model, layer, "intermediate"), neurons)
-        keep_columns_(linear_of(model, layer, "output"), neurons)
+        output = linear_of(model, layer, "output")
+        rows = neurons
+        if layout.gated and not layout.gate:
+            rows = torch.cat([neurons, output.in_features + neurons])
+        for path in filter(None, (layout.intermediate, layout.gate)):
+            keep_rows_(layer.get_submodule(path), rows)
+        keep_columns_(output, neurons)
+        around = layer.get_submodule(layout.output.rpartition(".")[0])
+        if hasattr(around, "intermediate_size"):
+            around.intermediate_size = len(neurons)  # type: ignore[assignment]
     _settle_(model)
 
 
@@ -144,8 +165,17 @@ def cut_layers_(model: PreTrainedModel, kept: Sequence[int]) -> None:
     _settle_(model)
 
 
-def keep_rows_(linear: nn.Linear, rows: Tensor) -> None:
+def _linear_at(layer: nn.Module, path: str) -> nn.Linear | None:
+    found: nn.Module | None = layer
+    for name in path.split("."):
+        found = None if found is None else getattr(found, name, None)
+    assert found is None or isinstance(found, nn.Linear)
+    return found
+
+
+def keep_rows_(linear: nn.Module, rows: Tensor) -> None:
     """Leave these outputs of a linear map."""
+    assert isinstance(linear, nn.Linear)
     _set_(linear, "weight", linear.weight[rows])
     if linear.bias is not None:
         _set_(linear, "bias", linear.bias[rows])

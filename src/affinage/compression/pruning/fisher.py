@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from affinage.compression.pruning.choice import best_of_all
 from affinage.compression.pruning.cutting import head_counts, head_size, neuron_counts
-from affinage.models.layout import layers_of
+from affinage.models.layout import layers_of, layout_of
 
 TOKENS = 128
 """length of the text whose work is counted"""
@@ -40,9 +40,11 @@ class Kept:
 
 
 def work_of(model: PreTrainedModel) -> Work:
-    """A head maps H to D three times and back, compares and mixes; a neuron has H inputs and H outputs."""
+    """A head maps H to D three times and back, compares and mixes; a neuron has H inputs, or 2 H with a gate, and H
+    outputs.
+    """
     size, width = head_size(model, layers_of(model)[0]), int(model.config.hidden_size)
-    head, neuron = size * (4 * width + 2 * TOKENS), 2 * width
+    head, neuron = size * (4 * width + 2 * TOKENS), (2 + layout_of(model.config).gated) * width
     heads, neurons = head_counts(model), neuron_counts(model)
     return Work(head, neuron, sum(heads) * head + sum(neurons) * neuron, len(heads) * (head + neuron))
 

@@ -35,7 +35,7 @@ class PruneHeads:
     traits: ClassVar[Traits] = UNEVEN
 
     def apply(self, model: PreTrainedModel, resources: Resources) -> PreTrainedModel:
-        check_cuttable(model, "prune-heads")
+        check_cuttable(model, "prune-heads", heads=True)
         count = kept_of_all(head_counts(model), self.keep, "heads")
         pruned: PreTrainedModel = deepcopy(model).eval()
         scores = importance(sensitivity(pruned, resources).heads, normalize=self.normalize)

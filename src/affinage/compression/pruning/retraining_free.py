@@ -46,7 +46,7 @@ class PruneFisher:
         return replace(self, rearrange=False, tune=False)
 
     def apply(self, model: PreTrainedModel, resources: Resources) -> PreTrainedModel:
-        check_cuttable(model, "prune-fisher")
+        check_cuttable(model, "prune-fisher", heads=True)
         work = work_of(model)
         if self.keep * work.whole < work.least:
             raise InputError(
@@ -79,7 +79,7 @@ class PruneToLatency:
         return replace(self, rearrange=False, tune=False)
 
     def apply(self, model: PreTrainedModel, resources: Resources) -> PreTrainedModel:
-        check_cuttable(model, "prune-to-latency")
+        check_cuttable(model, "prune-to-latency", heads=True)
         measure = resources.latency
         if measure is None:
             raise InputError("prune-to-latency measures models on the way and was given nothing to measure with")

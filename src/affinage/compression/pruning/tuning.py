@@ -32,8 +32,8 @@ class _Heard(Exception):
 def tune_(pruned: PreTrainedModel, whole: PreTrainedModel, batches: Sequence[Batch]) -> None:
     """Multiply the outgoing weights of every head and neuron of `pruned` by a factor, fitted on some of the batches.
 
-    A block's target is what the LayerNorm after it reads in `whole`: its own output with what it is added to. Where
-    norms come first, nothing reads the last block's, which keeps its weights.
+    A block's target is what the norm after it reads in `whole`: its own output with what it is added to. Where norms
+    come first and none comes last, nothing reads the last block's, which keeps its weights.
     """
     some, tokens = [], 0
     for batch in batches:
@@ -102,10 +102,10 @@ def _norm(model: PreTrainedModel, i: int, part: str) -> nn.Module | None:
     """What reads a block's output with what it is added to: its own norm; where norms come first, the next block's."""
     layout, layers = layout_of(model.config), layers_of(model)
     of_attention = part == "attention_output"
-    if getattr(model.config, "pre_norm", False):
+    if layout.norms_first or getattr(model.config, "pre_norm", False):
         i, of_attention = (i, False) if of_attention else (i + 1, True)
     if i == len(layers):
-        return None
+        return model.get_submodule(layout.final_norm) if layout.final_norm else None
     return layers[i].get_submodule(layout.attention_norm if of_attention else layout.output_norm)
 
 
