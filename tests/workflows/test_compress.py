@@ -314,6 +314,53 @@ def test_a_masked_language_model_is_measured_and_recovered_on_text(tmp_path: Pat
     assert layout_of(made.config).model_type == "camembert" and (tmp_path / "out" / COMPRESSED).is_file()
 
 
+def test_recovery_from_another_teacher_learns_what_that_one_says(model: Path, data: Path, tmp_path: Path) -> None:
+    """Soft labels alone, of a teacher that gives every text the same answer: that is what is learned."""
+    sure = affinage.load_model(model)
+    with torch.no_grad():
+        sure.get_parameter("classifier.weight").zero_()
+        sure.get_parameter("classifier.bias").copy_(torch.tensor([-9.0, 9.0]))
+    sure.save_pretrained(tmp_path / "sure")
+    load_tokenizer(model).save_pretrained(tmp_path / "sure")
+    soft = {
+        "losses": "[{name: task_soft_kl, weight: 1.0}]",
+        "training.learning_rate": 0.05,
+        "guards.no_progress": "off",
+    }
+    steps = plan("t-halve:rank=8", recover=30).model_copy(update={"settings": {**SMALL, **soft}})
+    given: Any = {"plan": steps, "task": "sentiment", "data": data, "quiet": True}
+    compress(model, out=tmp_path / "own", **given)
+    compress(model, out=tmp_path / "other", teacher=tmp_path / "sure", **given)
+    texts, second = ["Un délice.", "Une honte."], sure.config.id2label[1]
+    own, other = (affinage.load(tmp_path / out).predict(texts, top_k=2) for out in ("own", "other"))
+    for before, after in zip(own, other, strict=True):
+        scores = [{one["label"]: one["score"] for one in said["top"]}[second] for said in (before, after)]
+        assert scores[0] < 0.8 and scores[1] > 0.95, scores
+
+
+def test_a_masked_language_model_recovers_from_another(tmp_path: Path) -> None:
+    corpus, model = write_corpus(tmp_path / "corpus"), save_tiny(tmp_path, "camembert")
+    teacher = save_tiny(tmp_path / "wider", "camembert", hidden_size=32)
+    settings = {"training.batch_size": 4, "training.row_length": 32, "held_out": 0.2}
+    steps = Plan.of({"steps": ["trim-vocabulary", "t-halve"], "recover": 2, "calibration": 8, "settings": settings})
+    report = compress(model, plan=steps, corpus=[corpus], teacher=teacher, out=tmp_path / "out", quiet=True)
+    assert report.training is not None and report.training.steps == 4
+
+
+def test_a_teacher_that_cannot_teach_is_refused_and_leaves_nothing(model: Path, data: Path, tmp_path: Path) -> None:
+    other = tuned_teacher(tmp_path / "other", "sentiment", "camembert")
+    untuned, on_task = save_tiny(tmp_path / "untuned", "bert"), {"task": "sentiment", "data": data}
+    for steps, teacher, given, said in (
+        (plan("t-halve", recover=2), other, on_task, "has another vocabulary than the teacher"),
+        (plan("t-halve", recover=2), untuned, on_task, "is not fine-tuned for task 'sentiment'; name a tuned one"),
+        (plan("t-halve"), model, on_task, "no step is followed by any; give --recover N"),
+        (plan("t-halve", recover=2), model, {}, "there is nothing to train on"),
+    ):
+        with pytest.raises(InputError, match=said):
+            compress(model, plan=steps, teacher=teacher, out=tmp_path / "out", quiet=True, **given)  # type: ignore[arg-type]
+        assert not (tmp_path / "out").exists() and not (tmp_path / "out.partial").exists()
+
+
 def test_recovery_trains_at_the_rate_of_fine_tuning(model: Path, data: Path, tmp_path: Path) -> None:
     def rate(model: Path, out: str, **settings: float) -> float:
         steps = plan("t-halve", recover=1)

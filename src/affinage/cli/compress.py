@@ -59,8 +59,12 @@ def compress(
             "--recover",
             metavar="N",
             min=0,
-            help="Steps of distillation from MODEL after each step (default 0); with --budget, of each plan (300).",
+            help="Steps of distillation after each step (default 0); with --budget, of each plan (300).",
         ),
+    ] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option("--teacher", metavar="MODEL", help="What recovery distils from. Default: the model itself."),
     ] = None,
     recipe: Annotated[
         str | None, typer.Option("--recipe", metavar="NAME|FILE", help="How recovery trains. Default: task.")
@@ -131,6 +135,7 @@ def compress(
         "data": data,
         "corpus": corpus or (),
         "columns": columns_of(columns),
+        "teacher": teacher,
         "overwrite": overwrite,
         "quiet": quiet,
         "command": ctx.obj,

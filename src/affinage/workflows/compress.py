@@ -43,6 +43,7 @@ def compress(
     data: str | Path | None = None,
     corpus: Sequence[str | Path] = (),
     columns: Mapping[str, str] | None = None,
+    teacher: str | Path | None = None,
     overwrite: bool = False,
     quiet: bool = False,
     command: str | None = None,
@@ -51,7 +52,8 @@ def compress(
 
     `task` and `data`: the model is fine-tuned for this task, and steps are measured, recovered and scored on its rows.
     `corpus`: raw text; a masked language model is measured, recovered and scored on it, and vocabularies are trimmed to
-    it. Without both, only steps that need no data can run. An interrupted run is taken up after its last whole step.
+    it. Without both, only steps that need no data can run. `teacher`: what recovery distils from, of the same
+    vocabulary and labels; None: `model`. An interrupted run is taken up after its last whole step.
 
     Raises: InputError or DataError before any long work for whatever cannot be used; KeyboardInterrupt after Ctrl-C.
     """
@@ -59,12 +61,14 @@ def compress(
     refuse_existing(out, overwrite=overwrite)
     steps = plan if isinstance(plan, Plan) else Plan.load(plan)
     steps.checked()
-    given = read_given(model, plan=steps, task=task, data=data, corpus=corpus, columns=columns)
+    given = read_given(model, plan=steps, task=task, data=data, corpus=corpus, columns=columns, teacher=teacher)
     built = check_plan(steps, given.ways(steps, RunFolder(Path(out), Path(out), overwrite=False)))
     check_forms(steps, built, given.start.model)
+    recoveries = sum(bool(steps.recovery_of(i, made)) for i, made in enumerate(built))
+    if teacher is not None and not recoveries:
+        raise InputError(f"teacher '{teacher}': of recovery, and no step is followed by any; give --recover N")
     folder = RunFolder.open(Path(out), identity=given.identity(steps), overwrite=overwrite)
-    often = sum(bool(steps.recovery_of(i, made)) for i, made in enumerate(built)) > 1
-    ways = given.ways(steps, folder, quiet=quiet, answers=folder.partial / "answers" if often else None)
+    ways = given.ways(steps, folder, quiet=quiet, answers=folder.partial / "answers" if recoveries > 1 else None)
     try:
         if ways.kept(0) is None:  # else the run was begun before, and is taken up
             rehearse(steps, built, given.start, ways)

@@ -16,7 +16,9 @@ from affinage.errors import InputError
 from affinage.evaluation.weight_files import stored_as, stored_tensor_bytes
 from affinage.models.checkpoint import (
     check_fit,
+    has_task_head,
     head_kind,
+    load_masked_lm,
     load_model,
     load_tokenizer,
     max_length,
@@ -29,7 +31,7 @@ from affinage.training.run_folder import RunFolder
 from affinage.workflows.compress_ways import ModelAlone, WithTask, WithText
 from affinage.workflows.evaluate import fine_tuning
 from affinage.workflows.task_run import TaskRun, read_planned_run
-from affinage.workflows.task_teachers import read_teachers
+from affinage.workflows.task_teachers import read_teachers, refuse_other_vocabulary
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +59,9 @@ class Given:
     files: Sequence[Path | str]
     """raw text"""
     columns: Mapping[str, str]
+    teacher: str | Path | None = None
+    """what recovery distils from, where it is another than the model"""
+    recovers_from: State | None = None
 
     @property
     def fingerprints(self) -> dict[str, str]:
@@ -67,33 +72,35 @@ class Given:
 
     def identity(self, plan: Plan) -> dict[str, Any]:
         """All that the result depends on."""
-        return {
+        found = {
             "verb": "compress",
             "plan": plan.sha256,
             "recipe": self.recipe and self.recipe.sha256,
             "model": str(self.model),
-            **self._logits_identity,
+            **self._said_by(self.model),
             "corpus": fingerprints(self.files) if self.files else None,
         }
+        return found if self.teacher is None else found | {"teacher": weights_fingerprint(self.teacher)}
 
-    @property
-    def _logits_identity(self) -> dict[str, Any]:
-        """All that what the model says of the rows depends on."""
+    def _said_by(self, model: str | Path) -> dict[str, Any]:
+        """All that what a model says of the rows depends on."""
         return {
-            "weights": weights_fingerprint(self.model),
+            "weights": weights_fingerprint(model),
             "task": self.run and self.run.task.name,
             "data": self.fingerprints,
             "columns": dict(self.columns),
         }
 
     def ways(self, plan: Plan, folder: RunFolder, *, quiet: bool = False, answers: Path | None = None) -> ModelAlone:
-        """With what the plan is run. `answers`: where the model's logits on a task's training rows are kept, for more
+        """With what the plan is run. `answers`: where the teacher's logits on a task's training rows are kept, for more
         than one recovery from it.
         """
         shared: dict[str, Any] = {"plan": plan, "start": self.start, "folder": folder, "files": self.files}
+        shared["recovers_from"] = self.recovers_from
         shared["start_bytes"] = stored_tensor_bytes(located(self.model))
         if self.run is not None:
-            return WithTask(**shared, quiet=quiet, run=self.run, answers=answers, made_of=self._logits_identity)
+            said = self._said_by(self.teacher or self.model)
+            return WithTask(**shared, quiet=quiet, run=self.run, answers=answers, made_of=said)
         if self.recipe is not None:
             return WithText(**shared, quiet=quiet, on_text=self.recipe.stages[0])
         return ModelAlone(**shared, quiet=quiet)
@@ -107,37 +114,58 @@ def read_given(
     data: str | Path | None,
     corpus: Sequence[str | Path],
     columns: Mapping[str, str] | None,
+    teacher: str | Path | None = None,
 ) -> Given:
-    """Raises: InputError or DataError for whatever cannot be used."""
+    """`teacher`: what recovery distils from, `model` itself where there is none.
+
+    Raises: InputError or DataError for whatever cannot be used.
+    """
     config, tokenizer = read_config(model), load_tokenizer(model)
     check_fit(tokenizer, config, where=model)
     files = corpus_files(corpus) if corpus else []
     if corpus and as_stream(files, Recipe.load("distilcamembert").stages[0]) is not None:
         raise InputError("compress reads raw text whole, and this corpus is streamed: give text files")
+    if teacher is not None:
+        refuse_other_vocabulary(model, load_tokenizer(teacher), of=teacher)
     run: TaskRun | None = None
     recipe: Recipe | None = None
     if task is not None and data is not None:
         recipe = _recipe(plan, "task", model)
         training = recipe.stages[0].training
         run = read_planned_run(model, task=task, data=data, plan=recipe, training=training, columns=columns)
-        found, labelled = read_teachers([model], run)
+        if teacher is not None and not has_task_head(teacher, run.task.kind):
+            raise InputError(
+                f"teacher '{teacher}' is not fine-tuned for task '{task}'; name a tuned one: affinage finetune "
+                f"{teacher} --task {task} --data {data} --out DIR"
+            )
+        found, labelled = read_teachers([model] if teacher is None else [model, teacher], run)
         if not found.tuned:
             raise InputError(
                 f"model '{model}' is not fine-tuned for task '{task}'; compress a tuned one: affinage finetune {model} "
                 f"--task {task} --data {data} --out DIR"
             )
         run, network = replace(run, data=labelled), found.models[0]
-        fit_stage(recipe.stages[0], network, network, on="task")
+        from_model = found.models[-1]
+        fit_stage(recipe.stages[0], network, from_model, on="task")
     elif task is not None or data is not None:
         raise InputError("a task needs its rows and rows need a task: give both --task and --data, or neither")
     else:
-        network = load_model(model)
+        network = from_model = load_model(model)
         if corpus and head_kind(config) is None:
             recipe = _recipe(plan, "text", model)
-            fit_stage(recipe.stages[0], network, network, on="text")
+            if teacher is not None:
+                from_model, _ = load_masked_lm(teacher)
+            fit_stage(recipe.stages[0], network, from_model, on="text")
+    if teacher is not None and recipe is None:
+        raise InputError(
+            f"teacher '{teacher}': of recovery, and there is nothing to train on; name a task and its rows with --task "
+            "and --data, or, for a masked language model, text with --corpus"
+        )
     if (stored := stored_as(located(model))) in ("fp16", "bf16"):
         log.warning("'%s' is stored in %s; what no step packs is stored in fp32, twice as large", model, stored)
-    return Given(model, State(network, tokenizer), run, recipe, files, columns or {})
+    start = State(network, tokenizer)
+    recovers_from = None if teacher is None else State(from_model, tokenizer)
+    return Given(model, start, run, recipe, files, columns or {}, teacher, recovers_from)
 
 
 def _recipe(plan: Plan, on: Literal["text", "task"], model: str | Path) -> Recipe:

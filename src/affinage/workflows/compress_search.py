@@ -58,6 +58,7 @@ def compress_to_budget(
     columns: Mapping[str, str] | None = None,
     effort: Effort | None = None,
     storage: str | None = None,
+    teacher: str | Path | None = None,
     overwrite: bool = False,
     quiet: bool = False,
     command: str | None = None,
@@ -65,8 +66,9 @@ def compress_to_budget(
     """Search the plan that meets `budget` at the best score on the valid part, and write its model to the folder `out`.
 
     `base`: how every plan is recovered (once, after its last step that can be), calibrated and seeded; its own steps do
-    not matter. Task, data and corpus as for `compress`; one of them is needed. `storage`: an Optuna database URL on
-    which any number of workers, each with an `out` of its own, share one search; None: a file in the working folder.
+    not matter. Task, data, corpus and teacher as for `compress`; rows or text are needed. `storage`: an Optuna database
+    URL on which any number of workers, each with an `out` of its own, share one search; None: a file in the working
+    folder.
     What was interrupted goes on where it was; a run with another budget or effort uses what the unfinished one tried.
 
     Raises: InputError before any long work for whatever cannot be used, and after looking at plans where none comes
@@ -76,7 +78,9 @@ def compress_to_budget(
     check_extra()
     refuse_existing(out, overwrite=overwrite)
     limits = budget if isinstance(budget, Budget) else Budget.parse(budget)
-    given = read_given(model, plan=base, task=task, data=data, corpus=corpus, columns=columns)
+    if teacher is not None and not base.recover:
+        raise InputError(f"teacher '{teacher}': of recovery, and plans are not recovered; give --recover N")
+    given = read_given(model, plan=base, task=task, data=data, corpus=corpus, columns=columns, teacher=teacher)
     if given.recipe is None:
         raise InputError(
             "a budget is searched on what the model does: name a task and its rows with --task and --data, or, for a "

@@ -57,6 +57,8 @@ class ModelAlone:
     files: Sequence[Path | str] = ()
     """raw text"""
     quiet: bool = False
+    recovers_from: State | None = None
+    """the model that recovery distils from, which reads the same vocabulary; None: the one that is compressed"""
     start_bytes: int = 0
     """of the model as it lies on disk, maybe in half the precision that it is computed in; 0: as its tensors are"""
 
@@ -145,13 +147,18 @@ class ModelAlone:
         return place
 
     def teacher(self, state: State) -> PreTrainedModel:
-        """The model as it was, with the state's vocabulary."""
+        """The model that recovery distils from, with the state's vocabulary."""
         ours, theirs = self.start.tokenizer, state.tokenizer
         if ours.get_vocab() == theirs.get_vocab():
-            return self.start.model
-        teacher = copy.deepcopy(self.start.model)
+            return self.whole_teacher
+        teacher = copy.deepcopy(self.whole_teacher)
         keep_rows_(teacher, rows_of(ours, theirs, int(state.model.config.vocab_size)))
         return teacher
+
+    @property
+    def whole_teacher(self) -> PreTrainedModel:
+        """The same with its own vocabulary."""
+        return (self.recovers_from or self.start).model
 
     def callbacks(self, student: PreTrainedModel, trained: TrainedCompressor | None) -> list[TrainerCallback]:
         """What recovery does besides training."""
@@ -164,7 +171,7 @@ class WithTask(ModelAlone):
 
     run: TaskRun = field(kw_only=True)
     answers: Path | None = None
-    """where the uncompressed model's logits on the training rows are kept, for other plans too; None: nowhere"""
+    """where the teacher's logits on the training rows are kept, for other plans too; None: nowhere"""
     made_of: Identity = field(default_factory=dict)
     """what these logits depend on"""
     recovers = True
@@ -200,7 +207,7 @@ class WithTask(ModelAlone):
         fit_stage(self.run.recipe.stages[0], state.model, self.teacher(state), on="task")
 
     def recovered(self, state: State, number: int, steps: int, trained: TrainedCompressor | None) -> State:
-        """Distillation from the model as it was, on the training rows."""
+        """Distillation from the teacher, on the training rows."""
         run, stage, student = self.run_of(state), self.stage(steps), state.model
         set_seed(stage.training.seed)
         rows, valid = (stage_rows(run, stage, student, (), part=part) for part in ("train", "valid"))
@@ -216,8 +223,8 @@ class WithTask(ModelAlone):
         return made
 
     def _cache(self, stage: Stage, rows: TaughtRows, teacher: PreTrainedModel) -> TeacherCache | None:
-        """Of what the uncompressed model says; not where it reads another vocabulary, or the disk has no room."""
-        if self.answers is None or teacher is not self.start.model:
+        """Of what the teacher says; not where it reads another vocabulary, or the disk has no room."""
+        if self.answers is None or teacher is not self.whole_teacher:
             return None
         try:
             return logits_cache(stage, rows, [teacher], shared=self.answers, own=self.answers, made_of=self.made_of)
@@ -273,7 +280,7 @@ class WithText(ModelAlone):
         fit_stage(self.on_text, state.model, self.teacher(state), on="text")
 
     def recovered(self, state: State, number: int, steps: int, trained: TrainedCompressor | None) -> State:
-        """Distillation from the model as it was, on the training text."""
+        """Distillation from the teacher, on the training text."""
         stage, student = _for_steps(self.on_text, steps), state.model
         set_seed(stage.training.seed)
         student.train()
