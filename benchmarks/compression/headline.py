@@ -45,7 +45,8 @@ PAGES = (
         notes="""\
 Of the stacks tried, the one that does most for {aims} at that loss; of the student, unless said. Against the
 uncompressed teacher in plain transformers, float32, batch 1, 128 tokens, one thread; size against its float32 bytes.
-Kept: the variant's score by the teacher's, test parts, mean over tasks and {seeds} seeds, with its 95 % interval.
+Kept: the variant's score by the teacher's, test parts, mean over tasks and {seeds} seeds, with its 95 % interval. Lost
+is counted task by task: one above the teacher makes up for no other.
 [What to use when, and what did not work](docs/compression-results.md).""",
         to="to",
         point=".",
@@ -62,8 +63,9 @@ Kept: the variant's score by the teacher's, test parts, mean over tasks and {see
 Parmi les empilements essayés, celui qui fait le plus pour {aims} à cette perte ; sur l'élève, sauf mention. Face au
 professeur non compressé, transformers seul, float32, lot de 1, 128 tokens, un fil d'exécution ; taille rapportée à
 ses octets en float32. Conservé : score de la variante sur celui du professeur, parties de test, moyenne des tâches et
-de {seeds} graines, intervalle à 95 %. [Quoi choisir, et ce qui n'a pas marché](docs/compression-results.md) (en
-anglais).""",
+de {seeds} graines, intervalle à 95 %. La perte se compte tâche par tâche : une note
+supérieure à celle du professeur n'en rachète pas une autre. [Quoi choisir, et ce qui n'a pas
+marché](docs/compression-results.md) (en anglais).""",
         to="à",
         point=",",
     ),
@@ -86,7 +88,7 @@ def told(results: Sequence[Mapping[str, Any]], page: Page) -> str:
 
 def _most(own: Sequence[Variant], loss: float, faster: float, smaller: float) -> Variant | None:
     """Of those that lose no more, the one whose lesser gain, as a share of what is aimed at, is the largest."""
-    able = [v for v in own if v.kept >= 1 - loss]
+    able = [v for v in own if v.lost <= loss]
     return max(able, key=lambda v: min(v.faster / faster, v.smaller / smaller), default=None)
 
 

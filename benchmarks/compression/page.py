@@ -48,12 +48,13 @@ def _advice(results: Sequence[Mapping[str, Any]]) -> list[str]:
         for what, gain in AXES:
             cells = []
             for own in whole.values():
-                able = [v for v in own if v.kept >= 1 - loss]
+                able = [v for v in own if v.lost <= loss]
                 best = max(able, key=gain) if able else None
                 cells.append(_short(best) if best else "none")
             rows.append((f"at most {100 * loss:g} % less than the teacher, the most {what}", *cells))
     return [
-        "Of the stacks below, by means over tasks and seeds (kept, times faster, times smaller):",
+        "Of the stacks below, by what is lost on the mean of tasks, where one above the teacher makes up for no other "
+        "(kept, times faster, times smaller):",
         markdown(("wish", *map(_called, whole)), rows),
     ]
 
@@ -94,12 +95,12 @@ def _final(results: Sequence[Mapping[str, Any]], language: str) -> list[str]:
     for loss, faster, smaller in (
         AIMS if whole else ()
     ):  # a variant that lacks tasks or seeds has neither met nor missed
-        met = [v for v in whole if v.kept >= 1 - loss and v.faster >= faster and v.smaller >= smaller]
+        met = [v for v in whole if v.lost <= loss and v.faster >= faster and v.smaller >= smaller]
         said = f"at most {100 * loss:g} % lost, at least {faster:g}× faster and {smaller:g}× smaller"
         if met:
             blocks.append(f"- {said}: **reached** by {', '.join(f'`{v.name}`' for v in met)}.")
         else:
-            within = [v for v in whole if v.kept >= 1 - loss]
+            within = [v for v in whole if v.lost <= loss]
             best = max(within, key=lambda v: min(v.faster / faster, v.smaller / smaller), default=None)
             near = f"; nearest `{best.name}`: {best.faster:.1f}×, {best.smaller:.1f}×" if best else ""
             blocks.append(f"- {said}: **not reached**{'' if count >= wanted else ' so far'}{near}.")
@@ -214,6 +215,7 @@ def _table(found: Sequence[Variant]) -> str:
         "",
         "variant",
         ">kept, mean %",
+        ">lost, mean %",
         ">kept, worst task %",
         ">times faster",
         ">times smaller",
@@ -221,8 +223,8 @@ def _table(found: Sequence[Variant]) -> str:
         ">seeds",
     )
     rows = [
-        (letter(i), f"`{v.name}`", told(v), f"{100 * v.worst:.1f}", f"{v.faster:.2f}", f"{v.smaller:.2f}",
-         str(v.tasks), str(v.seeds))
+        (letter(i), f"`{v.name}`", told(v), f"{100 * v.lost:.1f}", f"{100 * v.worst:.1f}", f"{v.faster:.2f}",
+         f"{v.smaller:.2f}", str(v.tasks), str(v.seeds))
         for i, v in enumerate(found)
     ]  # fmt: skip
     return markdown(columns, rows)

@@ -24,6 +24,8 @@ class Variant:
     smaller: float
     kept: float
     """score / teacher's, mean over tasks"""
+    lost: float
+    """1 - score / teacher's, mean over tasks, nothing where it is above the teacher: one task makes up for no other"""
     around: float | None
     """half of its 95 % interval; None of the screen"""
     worst: float
@@ -62,6 +64,7 @@ def variants(results: Sequence[Mapping[str, Any]], stage: str) -> list[Variant]:
                 faster=anew[name] if anew else mean(one["speedup"]["ratio"] for one in group),
                 smaller=mean(one["teacher_bytes"] / one["size_bytes"] for one in group),
                 kept=mean(means),
+                lost=mean(max(0.0, 1 - value) for value in means),
                 around=around(list(by_task.values())) if stage == "final" else None,
                 worst=min(means),
                 tasks=len(shares),

@@ -56,7 +56,9 @@ def test_what_has_not_been_run_is_said(page: dict[str, Any]) -> None:
 def test_an_unfinished_final_recommends_nothing(page: dict[str, Any]) -> None:
     text = page["text"]([result("int8", "sentiment", 0.9)])
     assert "**The final is unfinished**: 1 of 144 jobs" in text and "Timed on a processor, beside the jobs" in text
-    assert "reached" not in text and "| A | `int8` | 100.0 (97.0 to 103.0) | 100.0 | 16.00 | 13.00 | 1 | 1 |" in text
+    assert (
+        "reached" not in text and "| A | `int8` | 100.0 (97.0 to 103.0) | 0.0 | 100.0 | 16.00 | 13.00 | 1 | 1 |" in text
+    )
 
 
 def test_a_whole_one_says_which_aims_are_reached_and_what_is_nearest(page: dict[str, Any]) -> None:
@@ -69,11 +71,22 @@ def test_a_whole_one_says_which_aims_are_reached_and_what_is_nearest(page: dict[
         "at most 1 % lost, at least 8× faster and 6× smaller: **not reached** so far; nearest `slow`: 4.0×, 13.0×."
         in text
     )
-    assert "| B | `good` | 97.8 (96.0 to 99.5) | 97.8 | 16.00 | 13.00 | 3 | 3 |" in text
+    assert "| B | `good` | 97.8 (96.0 to 99.5) | 2.2 | 97.8 | 16.00 | 13.00 | 3 | 3 |" in text
     assert "| at most 1 % less than the teacher, the most times faster | none | `slow` (99.9 %, 4.0×, 13.0×) |" in text
     assert (
         "| at most 3.5 % less than the teacher, the most times faster | none | `good` (97.8 %, 16.0×, 13.0×) |" in text
     )
+
+
+def test_a_task_above_the_teacher_makes_up_for_no_other(page: dict[str, Any]) -> None:
+    scores = {"sentiment": 1.2, "qa": 0.8, "ner": 0.855}
+    found = [result("good", task, value, seed=seed) for task, value in scores.items() for seed in (0, 1, 2)]
+    (one,) = page["variants"](found, "final")
+    assert one.kept == pytest.approx((1.2 + 0.8 + 0.855) / 2.7) and one.kept > 1
+    assert one.lost == pytest.approx((1 - 0.8 / 0.9 + 1 - 0.855 / 0.9) / 3)
+    text = page["text"](found)
+    assert "faster and 12× smaller: **not reached** so far." in text and "**reached**" not in text
+    assert "| at most 10 % less than the teacher, the most times faster | none | `good` (105.7 %" in text
 
 
 def test_the_screen_is_read_on_the_valid_part(page: dict[str, Any]) -> None:
