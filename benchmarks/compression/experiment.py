@@ -21,7 +21,7 @@ sys.path.append(str(Path(__file__).parents[1] / "recipes"))
 from jobs import LANGUAGES as RECIPES
 from jobs import Task
 
-SCREEN_STEPS, FINAL_STEPS = 60, 300
+SCREEN_STEPS, FINAL_STEPS, LONG_STEPS = 60, 300, 1500
 """of recovery; the screen's are few so that all of it fits into about four hours of two cores"""
 BATCH_TOKENS = 2048
 """at most, in a batch of recovery: rows of 256 tokens would take most of the time"""
@@ -195,6 +195,13 @@ STACKS: Mapping[str, tuple[str, ...]] = {
 }
 """sixteen variants, of which thirteen are stacks: the final, chosen by the English screen and looks at strengths (LOG).
 Trained once, after the last step that can be"""
+LONG: Mapping[str, tuple[str, ...]] = {f"{WHOLE}fisher35-int4-long": STACKS[f"{WHOLE}fisher35-int4"]}
+"""of English alone, with `LONG_STEPS`: added when the first seed had shown that question answering wants them (LOG)"""
+
+
+def stacks(language: str) -> Mapping[str, tuple[str, ...]]:
+    """Of a language's final."""
+    return {**STACKS, **LONG} if language == "en" else STACKS
 
 
 def screen(language: Language) -> Iterator[Job]:
@@ -215,14 +222,15 @@ def final(language: Language) -> Iterator[Job]:
     """The stacks, on every task, with every seed."""
     for seed in SEEDS:
         for task in language.tasks:
-            for name, steps in STACKS.items():
-                yield Job(language, task, "final", name, steps, FINAL_STEPS, seed)
+            for name, steps in stacks(language.name).items():
+                recover = LONG_STEPS if name in LONG else FINAL_STEPS
+                yield Job(language, task, "final", name, steps, recover, seed)
 
 
 def speed(language: Language) -> Iterator[Job]:
     """Every variant once more, untrained, which changes nothing of its speed: on one machine that does nothing else."""
     alone = {job.name: job.steps for job in screen(language)}
-    for name, steps in {**alone, **STACKS}.items():
+    for name, steps in {**alone, **stacks(language.name)}.items():
         yield Job(language, language.tasks[0], "speed", name, steps, 0, SEEDS[0])
 
 

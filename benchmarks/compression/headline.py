@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiment import LANGUAGES, SEEDS, STACKS, WHOLE
+from experiment import LANGUAGES, LONG, LONG_STEPS, SEEDS, WHOLE, stacks
 from variants import AIMS, Variant, read, variants
 
 from affinage.report.sentences import pct, within
@@ -27,6 +27,7 @@ class Page:
     columns: Sequence[str]
     languages: Mapping[str, str]
     whole: str
+    longer: str
     none: str
     running: str
     notes: str
@@ -40,6 +41,7 @@ PAGES = (
         columns=("models", ">may lose %", "steps", ">kept %", ">times faster", ">times smaller", ">tasks"),
         languages={"en": "English", "fr": "French"},
         whole="the teacher itself",
+        longer="{steps} steps of recovery",
         none="none of the stacks tried",
         running="The experiment is running: [what is known so far](docs/compression-results.md).",
         notes="""\
@@ -57,6 +59,7 @@ is counted task by task: one above the teacher makes up for no other.
                  ">tâches"),
         languages={"en": "anglais", "fr": "français"},
         whole="le professeur lui-même",
+        longer="{steps} pas de rattrapage",
         none="aucun des empilements essayés",
         running="L'expérience est en cours : [ce que l'on sait déjà](docs/compression-results.md) (en anglais).",
         notes="""\
@@ -78,7 +81,7 @@ def told(results: Sequence[Mapping[str, Any]], page: Page) -> str:
     rows = []
     for language in LANGUAGES:
         own = [v for v in final if v.language == language and v.complete]
-        if {v.name for v in own} == STACKS.keys():
+        if {v.name for v in own} == stacks(language).keys():
             rows += [_row(page, language, loss, _most(own, loss, *gains)) for loss, *gains in AIMS]
     if not rows:
         return page.running + "\n"
@@ -99,8 +102,9 @@ def _row(page: Page, language: str, loss: float, best: Variant | None) -> tuple[
     assert best.around is not None
     kept = pct(best.kept) + within(best.kept - best.around, best.kept + best.around).replace(" to ", f" {page.to} ")
     figures = (kept, f"{best.faster:.1f}×", f"{best.smaller:.1f}×")
-    steps = " + ".join(f"`{step}`" for step in STACKS[best.name])
-    on = f" ({page.whole})" if best.name.startswith(WHOLE) else ""
+    steps = " + ".join(f"`{step}`" for step in stacks(language)[best.name])
+    more = [page.whole] * best.name.startswith(WHOLE) + [page.longer.format(steps=LONG_STEPS)] * (best.name in LONG)
+    on = f" ({', '.join(more)})" if more else ""
     shown = (re.sub(r"(?<=\d)\.(?=\d)", page.point, figure) for figure in figures)
     return (*head, steps + on, *shown, str(best.tasks))
 

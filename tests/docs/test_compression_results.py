@@ -101,7 +101,7 @@ def test_the_screen_is_read_on_the_valid_part(page: dict[str, Any]) -> None:
 def test_every_method_is_screened_and_every_plan_can_run(page: dict[str, Any]) -> None:
     made = runpy.run_path(str(FOLDER / "experiment.py"))
     assert set(made["SCREEN"]) == {entry.name for entry in compressors.entries()}
-    assert sum(len(steps) > 1 for steps in made["STACKS"].values()) >= 10 and len(made["STACKS"]) <= 20
+    assert sum(len(steps) > 1 for steps in made["STACKS"].values()) >= 10 and len(made["stacks"]("en")) <= 20
     found = made["jobs"](("en", "fr"), ("screen", "final"))
     assert len({job.out for job in found}) == len(found)
     for job in found:
@@ -173,7 +173,7 @@ def test_the_headline_waits_for_the_whole_final_and_takes_what_does_most_for_the
 ) -> None:
     made = script("headline.py")
     english, french = made["PAGES"]
-    stacks = dict.fromkeys(made["STACKS"], (0.85, 16.0))  # keeps 94.4 %
+    stacks = dict.fromkeys(made["stacks"]("fr"), (0.85, 16.0))  # keeps 94.4 %
     stacks |= {"int8": (0.9, 9.0), "int4": (0.896, 7.0), "whole-fisher35-int4": (0.88, 20.0)}
     every = [(task, seed) for task in ("sentiment", "qa", "ner") for seed in (0, 1, 2)]
     found = [
