@@ -188,12 +188,15 @@ def wait_for(blocks: Blocks) -> None:
         blocks._next[1].exception()
 
 
-def test_a_shard_is_opened_once_for_all_the_blocks_in_it(tmp_path: Path) -> None:
-    """A packed one would be unpacked from its beginning each time."""
+@pytest.mark.parametrize("slow", [False, True])
+def test_a_shard_is_opened_once_for_all_the_blocks_in_it(tmp_path: Path, slow: bool) -> None:
+    """A packed one would be unpacked from its beginning each time. Training may be slower than what is prepared."""
     part = Written("s0", 400)
     data = StreamedRows(blocks_of(tmp_path, [part]))
     for number in range(8):
         assert data[number, 0]
+        if slow and data.blocks._next is not None:
+            data.blocks._next[1].result()
     assert data.blocks.note(8).end.record == part.read
     assert part.opened == 1
 

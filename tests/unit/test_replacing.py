@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from affinage.errors import InputError
-from affinage.models.layout import depth_of, layout_of
+from affinage.models.layout import depth_of, layers_of, layout_of
 from affinage.models.modules.tied import TiedProjection
 from affinage.models.replacing import is_tied, linears, replace_embedding_, replace_module_, word_embedding_path
 from compressed_kinds import Halves, halves
@@ -53,7 +53,8 @@ def test_the_linear_maps_of_the_layers_are_named_in_order(architecture: str) -> 
     assert len(paths) == len(set(paths)) == expected >= 4 * (1 if layout.shares_layers else depth_of(model.config))
     numbers = [int(next(part for part in path.split(".") if part.isdigit())) for path in paths]
     assert numbers == sorted(numbers)
-    assert f"{layout.layers}.0.{layout.query}" in paths
+    names = {id(module): path for path, module in model.named_modules()}
+    assert names[id(layers_of(model)[0].get_submodule(layout.query))] in paths
     before = model(IDS).logits
     for path in paths:
         replace_module_(model, path, deepcopy(model.get_submodule(path)))

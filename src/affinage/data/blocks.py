@@ -85,6 +85,7 @@ class Blocks:
             return
         self._current = number
         self._clear_around(number)
+        self.rows(number)  # what was prepared is taken before the next is: two at once would share a reading
         note = self.note(number)
         if number + 1 not in self._held and note.first_row + note.rows < self.wanted:
             self._next = number + 1, self._thread.submit(self._prepare, number + 1)
