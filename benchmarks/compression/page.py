@@ -92,9 +92,8 @@ def _final(results: Sequence[Mapping[str, Any]], language: str) -> list[str]:
         [] if count >= wanted else [f"**The final is unfinished**: {count} of {wanted} jobs; means of what is there."]
     )
     whole = [v for v in own if v.complete]
-    for loss, faster, smaller in (
-        AIMS if whole else ()
-    ):  # a variant that lacks tasks or seeds has neither met nor missed
+    # A variant that lacks tasks or seeds has neither met an aim nor missed it.
+    for loss, faster, smaller in AIMS if whole else ():
         met = [v for v in whole if v.lost <= loss and v.faster >= faster and v.smaller >= smaller]
         said = f"at most {100 * loss:g} % lost, at least {faster:g}× faster and {smaller:g}× smaller"
         if met:

@@ -47,6 +47,9 @@ _FLAUBERT = Layout(
     keeps_cache=True,
 )
 
+FLAUBERT_NORMS_FIRST = replace(_FLAUBERT, norms_first=True)
+"""FlauBERT with `pre_norm` in its config; no norm comes last."""
+
 _ALBERT = Layout(
     model_type="albert",
     base="albert",

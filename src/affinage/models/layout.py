@@ -4,7 +4,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from affinage.errors import InputError
-from affinage.models.families import FAMILIES, LEGACY_FREE_DEBERTA
+from affinage.models.families import FAMILIES, FLAUBERT_NORMS_FIRST, LEGACY_FREE_DEBERTA
 from affinage.models.parts import Layout
 
 _BERT_LAYER = {
@@ -101,6 +101,8 @@ def layout_of(config: PretrainedConfig) -> Layout:
             raise InputError(f"architecture '{kind}' with {entry}={getattr(config, entry)} is not supported: {why}")
     if kind == "deberta-v2" and not config.legacy:
         return LEGACY_FREE_DEBERTA
+    if kind == "flaubert" and config.pre_norm:
+        return FLAUBERT_NORMS_FIRST
     return LAYOUTS[kind]
 
 
@@ -129,6 +131,13 @@ def layers_of(model: PreTrainedModel) -> list[nn.Module]:
     if not layout.more_layers:
         return [layer for (layer,) in rows]
     return [nn.ModuleDict(dict(zip((name.rpartition(".")[2] for name in names), row, strict=True))) for row in rows]
+
+
+def size_of_heads(attention: nn.Module) -> int:
+    """Of an attention module, whatever the architecture calls it."""
+    size = getattr(attention, "attention_head_size", None) or attention.head_dim
+    assert isinstance(size, int)
+    return size
 
 
 def class_names(config: PretrainedConfig) -> list[str]:

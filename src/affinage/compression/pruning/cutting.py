@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from affinage.errors import InputError
-from affinage.models.layout import layers_of, layout_of
+from affinage.models.layout import layers_of, layout_of, size_of_heads
 
 _HEADS = ("num_attention_heads", "n_heads")
 _MAPS = ("query", "key", "value", "attention_output", "intermediate", "gate", "output")
@@ -83,10 +83,7 @@ def first_has_to_stay(model: PreTrainedModel) -> bool:
 
 def head_size(model: PreTrainedModel, layer: nn.Module) -> int:
     """D of this layer."""
-    attention = _attention(model, layer)
-    size = getattr(attention, "attention_head_size", None) or attention.head_dim
-    assert isinstance(size, int)
-    return size
+    return size_of_heads(_attention(model, layer))
 
 
 def head_counts(model: PreTrainedModel) -> list[int]:
@@ -108,9 +105,9 @@ def cut_heads_(model: PreTrainedModel, kept: Sequence[Tensor]) -> None:
         rows = (heads[:, None] * size + torch.arange(size, device=heads.device)).flatten()
         width = linear_of(model, layer, "attention_output").in_features
         joint = [part * width + rows for part in range(3)] if layout.query == layout.key else [rows]
-        for path in dict.fromkeys((layout.query, layout.key, layout.value, *layout.more_positions)):
-            if (linear := _linear_at(layer, path)) is not None:
-                keep_rows_(linear, torch.cat(joint))
+        modules = dict(layer.named_modules())
+        for path in {layout.query, layout.key, layout.value, *layout.more_positions} & modules.keys():
+            keep_rows_(modules[path], torch.cat(joint))
         keep_columns_(linear_of(model, layer, "attention_output"), rows)
         attention = _attention(model, layer)
         for names, value in ((_HEADS, len(heads)), (_HEADS_WIDTH, len(rows))):
@@ -163,14 +160,6 @@ def cut_layers_(model: PreTrainedModel, kept: Sequence[int]) -> None:
         setattr(encoder, layout.num_hidden_layers, len(kept))
     setattr(model.config, layout.num_hidden_layers, len(kept))
     _settle_(model)
-
-
-def _linear_at(layer: nn.Module, path: str) -> nn.Linear | None:
-    found: nn.Module | None = layer
-    for name in path.split("."):
-        found = None if found is None else getattr(found, name, None)
-    assert found is None or isinstance(found, nn.Linear)
-    return found
 
 
 def keep_rows_(linear: nn.Module, rows: Tensor) -> None:

@@ -102,7 +102,7 @@ def _norm(model: PreTrainedModel, i: int, part: str) -> nn.Module | None:
     """What reads a block's output with what it is added to: its own norm; where norms come first, the next block's."""
     layout, layers = layout_of(model.config), layers_of(model)
     of_attention = part == "attention_output"
-    if layout.norms_first or getattr(model.config, "pre_norm", False):
+    if layout.norms_first:
         i, of_attention = (i, False) if of_attention else (i + 1, True)
     if i == len(layers):
         return model.get_submodule(layout.final_norm) if layout.final_norm else None

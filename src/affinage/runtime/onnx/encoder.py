@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from affinage.models.layout import layout_of
 from affinage.runtime.onnx.linear import Emission, Value
-from affinage.runtime.onnx.parts import EmbeddingParts, LayerParts, activation_of, embeddings_of, layers_of
+from affinage.runtime.onnx.parts import EmbeddingParts, LayerParts, activation_of, embeddings_of, layer_parts
 
 BATCH, LENGTH = "batch", "length"
 
@@ -44,7 +44,7 @@ def encode(out: Emission, model: PreTrainedModel, inputs: Inputs, *, first_only:
     """The last hidden states (B, T, H); with `first_only` those of each row's first token (B, 1, H)."""
     x = _embed(out, model, embeddings_of(model), inputs)
     mask = out.graph.op("Cast", inputs.mask, to=6)  # int32
-    layers, activation = layers_of(model), activation_of(model)
+    layers, activation = layer_parts(model), activation_of(model)
     for i, layer in enumerate(layers):
         x = _layer(out, x, layer, mask, activation, first_only=first_only and i == len(layers) - 1)
     return x if layers or not first_only else _first(out, x)

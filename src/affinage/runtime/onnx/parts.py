@@ -7,8 +7,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from affinage.errors import InputError
-from affinage.models.layout import layers_of as every_layer
-from affinage.models.layout import layout_of
+from affinage.models.layout import layers_of, layout_of, size_of_heads
 from affinage.models.parts import Layout
 
 _ALBERT = {
@@ -47,31 +46,31 @@ def is_built(model: PreTrainedModel) -> bool:
     return layout.whole or layout.model_type in ("albert", "flaubert")
 
 
-def layers_of(model: PreTrainedModel) -> list[LayerParts]:
+def layer_parts(model: PreTrainedModel) -> list[LayerParts]:
     """The layers in the order in which they compute; shared ones several times."""
-    layout, layers = layout_of(model.config), every_layer(model)
+    layout, layers = layout_of(model.config), layers_of(model)
     if layout.model_type == "albert":
         depth, groups = model.config.num_hidden_layers, model.config.num_hidden_groups
         layers = [layers[int(i / (depth / groups))].get_submodule("albert_layers.0") for i in range(depth)]
         layout = replace(layout, **_ALBERT)  # type: ignore[arg-type]
-    first = bool(getattr(model.config, "pre_norm", False))
-    return [replace(_of_layer(layer, layout), norm_first=first) for layer in layers]
+    return [_of_layer(layer, layout) for layer in layers]
 
 
 def _of_layer(layer: nn.Module, layout: Layout) -> LayerParts:
     attention: Any = layer.get_submodule(layout.query.rpartition(".")[0])
-    size = int(attention.head_dim if layout.model_type == "flaubert" else attention.attention_head_size)
+    size = size_of_heads(attention)
     return LayerParts(
         query=layer.get_submodule(layout.query),
         key=layer.get_submodule(layout.key),
         value=layer.get_submodule(layout.value),
         output=layer.get_submodule(layout.attention_output),
         head_size=size,
-        scale=size**-0.5 if layout.model_type == "flaubert" else float(attention.scaling),
+        scale=float(getattr(attention, "scaling", size**-0.5)),
         attention_norm=_norm(layer, layout.attention_norm),
         inner=layer.get_submodule(layout.intermediate),
         outer=layer.get_submodule(layout.output),
         outer_norm=_norm(layer, layout.output_norm),
+        norm_first=layout.norms_first,
     )
 
 
