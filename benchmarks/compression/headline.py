@@ -30,6 +30,7 @@ class Page:
     longer: str
     none: str
     running: str
+    missing: str
     notes: str
     to: str
     point: str
@@ -44,6 +45,7 @@ PAGES = (
         longer="{steps} steps of recovery",
         none="none of the stacks tried",
         running="The experiment is running: [what is known so far](docs/compression-results.md).",
+        missing="For {language} the experiment is [still running](docs/compression-results.md).",
         notes="""\
 Of the stacks tried, the one that does most for {aims} at that loss; of the student, unless said. Against the
 uncompressed teacher in plain transformers, float32, batch 1, 128 tokens, one thread; size against its float32 bytes.
@@ -62,6 +64,7 @@ is counted task by task: one above the teacher makes up for no other.
         longer="{steps} pas de rattrapage",
         none="aucun des empilements essayés",
         running="L'expérience est en cours : [ce que l'on sait déjà](docs/compression-results.md) (en anglais).",
+        missing="Pour le modèle {language}, l'expérience est [encore en cours](docs/compression-results.md).",
         notes="""\
 Parmi les empilements essayés, celui qui fait le plus pour {aims} à cette perte ; sur l'élève, sauf mention. Face au
 professeur non compressé, transformers seul, float32, lot de 1, 128 tokens, un fil d'exécution ; taille rapportée à
@@ -78,15 +81,18 @@ marché](docs/compression-results.md) (en anglais).""",
 def told(results: Sequence[Mapping[str, Any]], page: Page) -> str:
     """What stands between the markers: for each language whose final is whole, and each aim, a line."""
     final = variants(results, "final")
-    rows = []
+    rows, missing = [], []
     for language in LANGUAGES:
         own = [v for v in final if v.language == language and v.complete]
         if {v.name for v in own} == stacks(language).keys():
             rows += [_row(page, language, loss, _most(own, loss, *gains)) for loss, *gains in AIMS]
+        else:
+            missing.append(page.languages[language])
     if not rows:
         return page.running + "\n"
+    more = " " + page.missing.format(language=missing[0]) if missing else ""
     aims = ", ".join(f"{faster:g}× & {smaller:g}×" for _, faster, smaller in AIMS)
-    return f"{markdown(page.columns, rows)}\n\n{page.notes.format(aims=f'({aims})', seeds=len(SEEDS))}\n"
+    return f"{markdown(page.columns, rows)}\n\n{page.notes.format(aims=f'({aims})', seeds=len(SEEDS))}{more}\n"
 
 
 def _most(own: Sequence[Variant], loss: float, faster: float, smaller: float) -> Variant | None:

@@ -183,6 +183,8 @@ def test_the_headline_waits_for_the_whole_final_and_takes_what_does_most_for_the
     ]
     assert "The experiment is running" in made["told"](found[1:], english)
     text = made["told"](found, english)
+    assert "For English the experiment is [still running]" in text and "English | " not in text
+    assert "Pour le modèle anglais, l'expérience est [encore en cours]" in made["told"](found, french)
     assert "| French | 1 | `int8` | 100.0 (98.3 to 101.7) | 9.0× | 13.0× | 3 |" in text
     assert "`int4:activations=dynamic` (the teacher itself) | 97.8 (96.0 to 99.5) | 20.0× | 13.0× | 3 |" in text
     assert "| français | 3,5 | `prune-fisher:keep=0.35` + `int4" in made["told"](found, french)
