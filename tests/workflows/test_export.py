@@ -128,12 +128,24 @@ def test_the_verb_takes_what_compress_wrote(
 
 
 @pytest.mark.slow
-def test_integers_in_a_traced_graph_are_said_to_be_floats(tmp_path: Path) -> None:
-    model = tuned_teacher(tmp_path, "sentiment", "modernbert", affinage_task="sentiment")
-    affinage.compress(model, plan=affinage.Plan.of({"steps": ["int8"]}), out=tmp_path / "small", quiet=True)
-    made = affinage.export(tmp_path / "small", out=tmp_path / "graph")
-    assert made.int8 == "none" and made.agreement >= 0.95
-    assert affinage.export(tmp_path / "small", out=tmp_path / "int8", int8="dynamic").int8 == "dynamic"
+@pytest.mark.parametrize("form", ["onnx", "openvino"])
+def test_a_traced_graph_keeps_the_integers_of_its_model(form: Any, tmp_path: Path) -> None:
+    model = tuned_teacher(tmp_path, "sentiment", "modernbert", affinage_task="sentiment", hidden_size=64)
+    step = "int8-static" if form == "openvino" else "int8"
+    affinage.compress(
+        model,
+        plan=affinage.Plan.of({"steps": [step]}),
+        task="sentiment",
+        data=write_task(tmp_path, "sentiment"),
+        out=tmp_path / "small",
+        quiet=True,
+    )
+    made = affinage.export(tmp_path / "small", out=tmp_path / "graph", form=form)
+    assert made.int8 == ("static" if form == "openvino" else "dynamic") and made.agreement >= 0.95
+    whole = affinage.export(model, out=tmp_path / "whole", form=form)
+    assert made.size_bytes < whole.size_bytes - 100_000
+    anew = affinage.export(model, out=tmp_path / "anew", int8="static", form=form)
+    assert anew.int8 == "static" and anew.agreement >= 0.95 and anew.size_bytes < whole.size_bytes - 100_000
 
 
 @pytest.mark.parametrize(("kind", "task"), [("static", "sentiment"), ("static", "ner"), ("dynamic", "ner")])
@@ -197,11 +209,6 @@ def test_what_an_export_is_refused_leaves_nothing(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=says):
             affinage.export(of, out=out, **settings)  # type: ignore[arg-type]
         assert not list(tmp_path.glob("out*"))
-
-
-def test_traced_graphs_have_no_fixed_ranges(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="graphs of modernbert are traced; for those there is --int8 dynamic"):
-        affinage.export(save_tiny(tmp_path, "modernbert", "mlm"), out=tmp_path / "out", int8="static")
 
 
 def test_a_graph_that_answers_otherwise_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,7 +59,7 @@ def with_head(
     layout = layout_of(model.config)
     return replace(
         signals,
-        head_input=_head_transform(model, layout, last[batch.head_positions], few_shapes=few_shapes),
+        head_input=head_transform(model, layout, last[batch.head_positions], few_shapes=few_shapes),
         head_weight=_projection(model, layout),
         head_bias=_head_bias(model, layout),
     )
@@ -103,14 +103,14 @@ def heads_heard(model: PreTrainedModel, layout: Layout, needs: frozenset[str]) -
             hook.remove()
 
 
-def _head_transform(model: PreTrainedModel, layout: Layout, hidden: Tensor, *, few_shapes: bool = False) -> Tensor:
+def head_transform(model: PreTrainedModel, layout: Layout, hidden: Tensor, *, few_shapes: bool = False) -> Tensor:
     """(N, H) -> (N, H'): the vocabulary head up to its projection, which may have a width of its own."""
     if not layout.head_dense:
         return hidden
     name = "gelu" if layout.head_activation is None else getattr(model.config, layout.head_activation)
     dense = model.get_submodule(layout.head_dense)(in_blocks(hidden) if few_shapes else hidden)
     transformed: Tensor = model.get_submodule(layout.head_norm)(ACT2FN[name](dense))
-    return transformed[: len(hidden)]
+    return transformed[: hidden.shape[0]]
 
 
 def _projection(model: PreTrainedModel, layout: Layout) -> Tensor:
@@ -143,4 +143,4 @@ def trainable_parameters(model: nn.Module) -> int:
 def vocabulary_logits(model: PreTrainedModel, hidden: Tensor) -> Tensor:
     """(N, H) last hidden states of some tokens -> (N, V)."""
     layout = layout_of(model.config)
-    return linear(_head_transform(model, layout, hidden), _projection(model, layout), _head_bias(model, layout))
+    return linear(head_transform(model, layout, hidden), _projection(model, layout), _head_bias(model, layout))

@@ -30,7 +30,6 @@ from affinage.models.modules.base import Compressed
 from affinage.report.frontier import Variant
 from affinage.report.ledger import LedgerEntry
 from affinage.report.report import Report
-from affinage.runtime.onnx.parts import is_built
 from affinage.runtime.side_by_side import in_one_engine, timed
 from affinage.training.run_folder import RunFolder, refuse_existing
 from affinage.workflows.compress import write_compressed
@@ -256,9 +255,9 @@ class _Means:
 
 
 def _integer(state: State) -> bool:
-    """Whether its graph multiplies integers; one that is traced does not."""
+    """Whether its graph multiplies integers."""
     parts = (module for module in state.model.modules() if isinstance(module, Compressed))
-    return is_built(state.model) and any(part.inputs != "float" for part in parts)
+    return any(part.inputs != "float" for part in parts)
 
 
 def _figures(one: Variant, uncompressed: Variant) -> dict[str, float]:

@@ -99,7 +99,6 @@ def export(
         from affinage.runtime.onnx.folder import write_config_and_card, write_graph, write_tokenizer
         from affinage.runtime.onnx.linear import Int8
         from affinage.runtime.onnx.parity import check, compare, masked_in_the_middle
-        from affinage.runtime.onnx.parts import is_built
         from affinage.runtime.onnx.session import OnnxEngine
         from affinage.runtime.openvino import OpenVinoEngine, converted, openvino_package
 
@@ -119,10 +118,6 @@ def export(
         network, pooling = load_network(model, kind)
         facts = facts_of(network, tokenizer, kind, task=task, pooling=pooling)
         mode = None if pooling is None else pooling.mode
-        if int8 == "static" and not is_built(network):
-            raise InputError(
-                f"--int8 static: graphs of {config.model_type} are traced; for those there is --int8 dynamic"
-            )
         length = min(LONGEST, max_length(config), tokenizer.model_max_length)
         rows = _sample(tokenizer.backend_tokenizer, kind, facts.texts, facts.task, data, columns, length)
         if kind == "fill_mask":
@@ -144,7 +139,7 @@ def export(
             graph = onnx_graph(network, int8=as_int8, pooling=mode, pairs=form == "openvino")
         own = integers_in(network)
         _check_target(network, target, integers=own != "none" or int8 != "none")
-        integers = int8 if int8 != "none" else own if is_built(network) else "none"  # traced, they go in as floats
+        integers = int8 if int8 != "none" else own
         reference = TorchEngine(network, pad_id=facts.pad_id, mask_id=facts.mask_id, pooling=mode)
 
         def write(aside: Path) -> None:

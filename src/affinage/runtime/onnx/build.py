@@ -28,7 +28,6 @@ from affinage.runtime.onnx.heads import (
 from affinage.runtime.onnx.linear import ACTIVATIONS, Emission, Int8
 from affinage.runtime.onnx.parts import activation_of, is_built
 from affinage.runtime.onnx.traced import traced_graph
-from affinage.runtime.onnx.traced_int8 import quantize_
 
 _EMIT = {SEQUENCE: emit_sequence, TOKEN: emit_token, SPAN: emit_span, MASKED: emit_masked}
 
@@ -49,10 +48,7 @@ def onnx_graph(
     layout_of(model.config)  # refuses variants
     head = head_of(model)
     if not is_built(model):
-        traced = traced_graph(model, pooling=pooling)
-        if int8 is not None:
-            quantize_(traced, int8)
-        return traced
+        return traced_graph(model, int8=int8, pooling=pooling, pairs=pairs)
     activation = activation_of(model)
     if activation not in ACTIVATIONS:
         raise InputError(f"activation '{activation}' is not exported; known: {', '.join(sorted(ACTIVATIONS))}")

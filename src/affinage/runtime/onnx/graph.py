@@ -21,7 +21,9 @@ Array = NDArray[Any]
 class Graph:
     """Operators in the order in which they are computed, and the constants that they use."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, *, opset: int = OPSET, prefix: str = "") -> None:
+        """`prefix`: of the names of values, where they are added to operators that have names already."""
+        self._opset, self._prefix = opset, prefix
         named = itertools.chain(model.named_parameters(), model.named_buffers())
         self._names: dict[int, str] = {}
         for name, tensor in named:
@@ -47,9 +49,17 @@ class Graph:
 
     def op(self, kind: str, *inputs: str, outputs: int = 1, domain: str = "", **attributes: Any) -> Any:
         """Add an operator; the name of its output, or a tuple of names where there are several. "": no such input."""
-        names = tuple(f"{kind}_{len(self._nodes)}" + (f"_{i}" if outputs > 1 else "") for i in range(outputs))
+        names = tuple(
+            f"{self._prefix}{kind}_{len(self._nodes)}" + (f"_{i}" if outputs > 1 else "") for i in range(outputs)
+        )
         self._nodes.append(helper.make_node(kind, inputs, names, name=names[0], domain=domain, **attributes))
         return names if outputs > 1 else names[0]
+
+    def largest(self, x: str, axis: int) -> str:
+        """The largest number along an axis, which is gone then. Since opset 18 the axis is an input."""
+        if self._opset >= 18:
+            return str(self.op("ReduceMax", x, self.constant([axis]), keepdims=0))
+        return str(self.op("ReduceMax", x, axes=(axis,), keepdims=0))
 
     def fused(self, kind: str, *inputs: str, outputs: int = 1, **attributes: Any) -> Any:
         """`op`, for one of ONNX Runtime's own operators."""
@@ -104,6 +114,18 @@ class Graph:
         unique = f"{name}.{len(self._constants)}" if taken else name
         self._constants[unique] = numpy_helper.from_array(np.asarray(array, order="C"), unique)
         return unique
+
+    def put(self, node: onnx.NodeProto) -> None:
+        """Add an operator that is made already, names and all."""
+        self._nodes.append(node)
+
+    def replace_(self, graph: onnx.GraphProto) -> None:
+        """Put these operators in the place of a graph's own, and add these constants to those of its own in use."""
+        used = {name for node in self._nodes for name in node.input}
+        kept = [one for one in graph.initializer if one.name in used]
+        del graph.node[:], graph.initializer[:]
+        graph.node.extend(self._nodes)
+        graph.initializer.extend([*kept, *self._constants.values()])
 
     def model(self, producer: str) -> onnx.ModelProto:
         """The finished graph. `producer`: who made it."""

@@ -75,7 +75,7 @@ def _matrix_linear(out: Emission, x: str, module: Any) -> Value:
 def _as_integers(g: Graph, matrix: Matrix) -> tuple[str, str]:
     """(K, N) int8 and (N,) scales, as `MatrixLinear` rounds what it unpacks: made when the graph is loaded."""
     whole = _rows(g, matrix, None, 1)
-    largest = g.op("ReduceMax", g.op("Abs", whole), axes=(1,), keepdims=0)
+    largest = g.largest(g.op("Abs", whole), 1)
     steps = g.op("Div", largest, g.constant(np.array(2 ** (PRODUCT_BITS - 1) - 1, np.float32)))
     scale = g.op("Where", g.op("Greater", largest, g.constant(np.array(0, np.float32))), steps, g.constant(_ONE))
     codes = g.op("Round", g.op("Div", whole, g.op("Unsqueeze", scale, g.constant([1]))))

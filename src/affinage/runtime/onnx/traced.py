@@ -1,7 +1,6 @@
 """The graph of an architecture that is not built from its parts: what torch.onnx makes of its forward pass."""
 
 import contextlib
-import copy
 import io
 import logging
 import warnings
@@ -12,23 +11,26 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from affinage.models.encoder import vocabulary_logits
+from affinage.models.encoder import head_transform, vocabulary_logits
 from affinage.models.layout import layout_of
-from affinage.models.modules.base import Compressed
 from affinage.models.pooling import Mode, pool
-from affinage.models.replacing import replace_embedding_, replace_module_, word_embedding_path
 from affinage.runtime.onnx.encoder import BATCH, LENGTH, takes_types
 from affinage.runtime.onnx.heads import MASKED, POSITIONS, SPAN, head_of
+from affinage.runtime.onnx.holes import Hole, fill_holes_, with_holes
+from affinage.runtime.onnx.linear import Int8
+from affinage.runtime.onnx.traced_int8 import quantize_
 
 _OPSET = 18
 
 
-def traced_graph(model: PreTrainedModel, *, pooling: Mode | None = None) -> onnx.ModelProto:
-    """The graph, in float32, with the inputs and outputs of `onnx_graph`."""
+def traced_graph(
+    model: PreTrainedModel, *, int8: Int8 | None = None, pooling: Mode | None = None, pairs: bool = False
+) -> onnx.ModelProto:
+    """The graph, with the inputs and outputs of `onnx_graph`."""
     head = "" if pooling else head_of(model)
     names = ["input_ids", "attention_mask", *(["token_type_ids"] if takes_types(model) else [])]
     example = [torch.full((2, 8), 5), torch.ones(2, 8, dtype=torch.long), torch.zeros(2, 8, dtype=torch.long)]
-    plain = _with_dense_modules(model)
+    plain, fillings = with_holes(model)
     given, wrapper = example[: len(names)], _MaskedLM(plain) if head == MASKED else _TaskModel(plain, pooling)
     shape = {0: BATCH, 1: LENGTH}
     shapes: list[dict[int, str]] = [shape] * len(names)
@@ -51,41 +53,11 @@ def traced_graph(model: PreTrainedModel, *, pooling: Mode | None = None) -> onnx
     assert program is not None
     made: onnx.ModelProto = program.model_proto
     del made.graph.value_info[:]  # shapes that a quantized graph would contradict
+    if int8 is not None:
+        quantize_(made, int8)
+    if fillings:
+        fill_holes_(made, fillings, model, int8=int8, pairs=pairs, opset=_OPSET)
     return made
-
-
-def _with_dense_modules(model: PreTrainedModel) -> PreTrainedModel:
-    """The model with the matrices that its compressed modules stand for: those cannot all be traced."""
-    if not any(isinstance(module, Compressed) for module in model.modules()):
-        return model
-    plain = copy.deepcopy(model)
-    table = word_embedding_path(plain)
-    for path, module in list(plain.named_modules()):
-        if not isinstance(module, Compressed) or _inside(plain, path):
-            continue
-        weight = nn.Parameter(module.dense().detach(), requires_grad=False)
-        if not hasattr(module, "num_embeddings"):
-            linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
-            linear.weight, linear.bias = weight, module.bias  # type: ignore[assignment]
-            replace_module_(plain, path, linear)
-            continue
-        rows, width = weight.shape
-        made = nn.Embedding(rows, width, module.padding_idx, _weight=weight)  # type: ignore[arg-type]
-        if path == table:
-            replace_embedding_(plain, made)
-        else:
-            replace_module_(plain, path, made)
-    return plain
-
-
-def _inside(model: PreTrainedModel, path: str) -> bool:
-    """Whether a module around this one is compressed, or the one itself was replaced with that."""
-    parts = path.split(".")
-    around = [".".join(parts[:i]) for i in range(1, len(parts))]
-    try:
-        return any(isinstance(model.get_submodule(one), Compressed | nn.Linear | nn.Embedding) for one in around)
-    except AttributeError:
-        return True
 
 
 class _TaskModel(nn.Module):
@@ -113,8 +85,13 @@ class _MaskedLM(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         *inputs_, places = inputs
-        last = self.model.get_submodule(layout_of(self.model.config).base)(**_named(inputs_)).last_hidden_state
-        return vocabulary_logits(self.model, last[places[:, 0], places[:, 1]])
+        layout = layout_of(self.model.config)
+        last = self.model.get_submodule(layout.base)(**_named(inputs_)).last_hidden_state[places[:, 0], places[:, 1]]
+        decoder = self.model.get_submodule(layout.decoder)
+        if isinstance(decoder, Hole):
+            logits: Tensor = decoder(head_transform(self.model, layout, last))
+            return logits
+        return vocabulary_logits(self.model, last)
 
 
 def _named(inputs: tuple[Tensor, ...] | list[Tensor]) -> dict[str, Tensor]:
