@@ -39,7 +39,8 @@ class Page:
 PAGES = (
     Page(
         path=ROOT / "README.md",
-        columns=("models", ">may lose %", "steps", ">kept %", ">times faster", ">times smaller", ">tasks"),
+        columns=("models", ">may lose %", "steps", ">kept %", ">worst task %", ">times faster",
+                 ">times smaller", ">tasks"),
         languages={"en": "English", "fr": "French"},
         whole="the teacher itself",
         longer="{steps} steps of recovery",
@@ -49,16 +50,16 @@ PAGES = (
         notes="""\
 Of the stacks tried, the one that does most for {aims} at that loss; of the student, unless said. Against the
 uncompressed teacher in plain transformers, float32, batch 1, 128 tokens, one thread; size against its float32 bytes.
-Kept: the variant's score by the teacher's, test parts, mean over tasks and {seeds} seeds, with its 95 % interval. Lost
-is counted task by task: one above the teacher makes up for no other.
+Kept: the variant's score by the teacher's, test parts, mean over tasks and {seeds} seeds, with its 95 % interval, and
+on its worst task. Lost is counted task by task: one above the teacher makes up for no other.
 [What to use when, and what did not work](docs/compression-results.md).""",
         to="to",
         point=".",
     ),
     Page(
         path=ROOT / "README.fr.md",
-        columns=("modèles", ">perte permise %", "étapes", ">conservé %", ">fois plus rapide", ">fois plus petit",
-                 ">tâches"),
+        columns=("modèles", ">perte permise %", "étapes", ">conservé %", ">pire tâche %", ">fois plus rapide",
+                 ">fois plus petit", ">tâches"),
         languages={"en": "anglais", "fr": "français"},
         whole="le professeur lui-même",
         longer="{steps} pas de rattrapage",
@@ -69,7 +70,7 @@ is counted task by task: one above the teacher makes up for no other.
 Parmi les empilements essayés, celui qui fait le plus pour {aims} à cette perte ; sur l'élève, sauf mention. Face au
 professeur non compressé, transformers seul, float32, lot de 1, 128 tokens, un fil d'exécution ; taille rapportée à
 ses octets en float32. Conservé : score de la variante sur celui du professeur, parties de test, moyenne des tâches et
-de {seeds} graines, intervalle à 95 %. La perte se compte tâche par tâche : une note
+de {seeds} graines, intervalle à 95 %, et sur sa pire tâche. La perte se compte tâche par tâche : une note
 supérieure à celle du professeur n'en rachète pas une autre. [Quoi choisir, et ce qui n'a pas
 marché](docs/compression-results.md) (en anglais).""",
         to="à",
@@ -104,10 +105,10 @@ def _most(own: Sequence[Variant], loss: float, faster: float, smaller: float) ->
 def _row(page: Page, language: str, loss: float, best: Variant | None) -> tuple[str, ...]:
     head = (page.languages[language], f"{100 * loss:g}".replace(".", page.point))
     if best is None:
-        return (*head, page.none, "", "", "", "")
+        return (*head, page.none, "", "", "", "", "")
     assert best.around is not None
     kept = pct(best.kept) + within(best.kept - best.around, best.kept + best.around).replace(" to ", f" {page.to} ")
-    figures = (kept, f"{best.faster:.1f}×", f"{best.smaller:.1f}×")
+    figures = (kept, pct(best.worst), f"{best.faster:.1f}×", f"{best.smaller:.1f}×")
     steps = " + ".join(f"`{step}`" for step in stacks(language)[best.name])
     more = [page.whole] * best.name.startswith(WHOLE) + [page.longer.format(steps=LONG_STEPS)] * (best.name in LONG)
     on = f" ({', '.join(more)})" if more else ""
