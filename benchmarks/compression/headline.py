@@ -31,6 +31,7 @@ class Page:
     none: str
     running: str
     missing: str
+    measured: str
     notes: str
     to: str
     point: str
@@ -47,12 +48,14 @@ PAGES = (
         none="none of the stacks tried",
         running="The experiment is running: [what is known so far](docs/compression-results.md).",
         missing="For {language} the experiment is [still running](docs/compression-results.md).",
+        measured="{language}: {tasks}; on {cpu}.",
         notes="""\
 Of the stacks tried, the one that does most for {aims} at that loss; of the student, unless said. Against the
 uncompressed teacher in plain transformers, float32, batch 1, 128 tokens, one thread; size against its float32 bytes.
 Kept: the variant's score by the teacher's, test parts, mean over tasks and {seeds} seeds, with its 95 % interval, and
 on its worst task. Lost is counted task by task: one above the teacher makes up for no other.
-[What to use when, and what did not work](docs/compression-results.md).""",
+[What to use when, and what did not work](docs/compression-results.md). Made by `benchmarks/compression/run.py`
+([command and plan](benchmarks/compression/README.md)).""",
         to="to",
         point=".",
     ),
@@ -66,13 +69,15 @@ on its worst task. Lost is counted task by task: one above the teacher makes up 
         none="aucun des empilements essayés",
         running="L'expérience est en cours : [ce que l'on sait déjà](docs/compression-results.md) (en anglais).",
         missing="Pour le modèle {language}, l'expérience est [encore en cours](docs/compression-results.md).",
+        measured="{language} : {tasks} ; sur {cpu}.",
         notes="""\
 Parmi les empilements essayés, celui qui fait le plus pour {aims} à cette perte ; sur l'élève, sauf mention. Face au
 professeur non compressé, transformers seul, float32, lot de 1, 128 tokens, un fil d'exécution ; taille rapportée à
 ses octets en float32. Conservé : score de la variante sur celui du professeur, parties de test, moyenne des tâches et
 de {seeds} graines, intervalle à 95 %, et sur sa pire tâche. La perte se compte tâche par tâche : une note
 supérieure à celle du professeur n'en rachète pas une autre. [Quoi choisir, et ce qui n'a pas
-marché](docs/compression-results.md) (en anglais).""",
+marché](docs/compression-results.md) (en anglais). Fait par `benchmarks/compression/run.py`
+([commande et plan](benchmarks/compression/README.md)).""",
         to="à",
         point=",",
     ),
@@ -82,18 +87,31 @@ marché](docs/compression-results.md) (en anglais).""",
 def told(results: Sequence[Mapping[str, Any]], page: Page) -> str:
     """What stands between the markers: for each language whose final is whole, and each aim, a line."""
     final = variants(results, "final")
-    rows, missing = [], []
+    rows, measured, missing = [], [], []
     for language in LANGUAGES:
         own = [v for v in final if v.language == language and v.complete]
         if {v.name for v in own} == stacks(language).keys():
             rows += [_row(page, language, loss, _most(own, loss, *gains)) for loss, *gains in AIMS]
+            measured.append(_measured(page, results, language))
         else:
             missing.append(page.languages[language])
     if not rows:
         return page.running + "\n"
-    more = " " + page.missing.format(language=missing[0]) if missing else ""
+    more = "".join(f"\n{said}" for said in measured)
+    more += "\n" + page.missing.format(language=missing[0]) if missing else ""
     aims = ", ".join(f"{faster:g}× & {smaller:g}×" for _, faster, smaller in AIMS)
     return f"{markdown(page.columns, rows)}\n\n{page.notes.format(aims=f'({aims})', seeds=len(SEEDS))}{more}\n"
+
+
+def _measured(page: Page, results: Sequence[Mapping[str, Any]], language: str) -> str:
+    """On how many examples of which test parts, and where."""
+    own = [one for one in results if one["language"] == language]
+    sizes = {one["task"]: one["scores"][0].get("n", 0) for one in own if one["stage"] == "final"}
+    tasks = ", ".join(f"{task} (n {n:,})".replace(",", "," if page.point == "." else " ") for task, n in sizes.items())
+    cpus = {one["conditions"]["cpu"] for one in own if one["stage"] == "speed"} or {
+        one["conditions"]["cpu"] for one in own if one["stage"] == "final"
+    }
+    return page.measured.format(language=page.languages[language], tasks=tasks, cpu=", ".join(sorted(cpus)))
 
 
 def _most(own: Sequence[Variant], loss: float, faster: float, smaller: float) -> Variant | None:
