@@ -16,7 +16,8 @@ from affinage.runtime.onnx.graph import MICROSOFT, Graph
 from affinage.runtime.onnx.heads import MASKED, head_of
 from affinage.runtime.onnx.linear import Emission, Int8
 
-_DOMAIN, _HOLE = "affinage", "Hole"
+_DOMAIN = "affinage"
+_HOLE = f"{_DOMAIN}::Hole"
 Filling = Compressed | TiedProjection
 
 
@@ -58,7 +59,7 @@ def fill_holes_(traced: onnx.ModelProto, fillings: list[Filling], model: PreTrai
             found = out.add_bias(out.linear(x, filling))
         out.graph.put(helper.make_node("Identity", [found], node.output))
     out.graph.replace_(traced.graph)
-    others = [opset for opset in traced.opset_import if opset.domain not in (_DOMAIN, MICROSOFT)]
+    others = [one for one in traced.opset_import if one.domain not in (_DOMAIN, MICROSOFT)]
     del traced.opset_import[:]
     traced.opset_import.extend([*others, helper.make_opsetid(MICROSOFT, 1)])
 
@@ -70,16 +71,16 @@ class Hole(nn.Module):
         super().__init__()
         self.place = place
         self.looked_up = hasattr(filling, "num_embeddings")
-        sizes = filling.table if isinstance(filling, TiedProjection) else filling
-        name = "embedding_dim" if self.looked_up else "out_features"
-        self.width = int(getattr(sizes, "num_embeddings" if isinstance(filling, TiedProjection) else name))
+        if isinstance(filling, TiedProjection):
+            self.width = int(filling.table.num_embeddings)  # type: ignore[arg-type]
+        else:
+            self.width = int(filling.embedding_dim if self.looked_up else filling.out_features)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
         """Ids (…) or rows (…, K): (…, width)."""
         shape = (*(x.shape if self.looked_up else x.shape[:-1]), self.width)
-        named = f"{_DOMAIN}::{_HOLE}"
         found: Tensor = torch.onnx.ops.symbolic(
-            named, (x,), {"place": self.place}, dtype=torch.float32, shape=shape, version=1
+            _HOLE, (x,), {"place": self.place}, dtype=torch.float32, shape=shape, version=1
         )
         return found
 
@@ -100,8 +101,4 @@ def _make_dense_(model: PreTrainedModel, table: str, linear: str) -> None:
 def _inside(model: PreTrainedModel, path: str) -> bool:
     """Whether it lies within a module that has a hole already."""
     parts = path.split(".")
-    for i in range(1, len(parts)):
-        around = model.get_submodule(".".join(parts[:i]))
-        if isinstance(around, Hole):
-            return True
-    return False
+    return any(isinstance(model.get_submodule(".".join(parts[:i])), Hole) for i in range(1, len(parts)))
